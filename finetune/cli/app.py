@@ -1,0 +1,209 @@
+"""Every verb of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from finetune.cli import output
+from finetune.cli.output import DONE, MENDABLE, NOT_PASSED, quiet_output, show, tell, teller
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+    from finetune.session import Run
+
+app = typer.Typer(
+    help="Tune a small model on your data, prove that it beats its base, and ship a file proven to behave like it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at the data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/NAME.", metavar="RUN")]
+Overrides = Annotated[
+    Optional[list[str]], typer.Option("--set", help="Override a value: train.epochs=1. May be repeated.")  # noqa: UP045
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Option(help="Your data: a file or a glob.")],
+    base: Annotated[str, typer.Option(help="The base model.")],
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+) -> int:
+    """Write a recipe for your data: format recognised, choices explained."""
+    from finetune.data.starter import write_starter
+
+    why = write_starter(data, base, out)
+    show(None, as_json=False, text=f"{out}: {why}\nnext: finetune check {out}")
+    return DONE
+
+
+@app.command()
+def check(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False) -> int:
+    """Say now all that would fail in an hour: recipe, data, masks, names, disk."""
+    from finetune.recipe import load_recipe, problems
+
+    found = problems(recipe, set_ or [])
+    certificate = None
+    if not any(problem.severity == "error" for problem in found):
+        from finetune import pipeline
+
+        output.calm_libraries()
+        checked = pipeline.check(load_recipe(recipe, set_ or []))
+        found, certificate = [*found, *checked.problems], checked.certificate
+    errors = sum(problem.severity == "error" for problem in found)
+    lines = output.problem_lines(found)
+    summary = f"{errors} problem{'s' * (errors != 1)}" if errors else f"{recipe} is ready: finetune run {recipe}"
+    value = {"problems": [problem.as_dict() for problem in found], "certificate": certificate}
+    show(value, as_json=as_json, text=f"{lines}\n{summary}" if lines else summary)
+    return MENDABLE if errors else DONE
+
+
+@app.command()
+def run(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> int:
+    """Do the whole path: data, training, evaluation, exports, report. Called again, it goes on where it stopped."""
+    from finetune import pipeline
+
+    result = pipeline.run(_ready(recipe, set_), tell=teller(quiet), quiet=quiet_output(quiet))
+    lines = [task["sentence"] for task in result.evaluation.tasks]
+    lines += [f"{proof['path']}: verified" for proof in result.exports.proofs.values() if proof["passed"]]
+    lines += [f"{proof['path']}: NOT VERIFIED" for proof in result.exports.proofs.values() if not proof["passed"]]
+    show(result.as_dict(), as_json=as_json, text="\n".join([*lines, f"report: {result.report}"]))
+    return DONE if result.passed else NOT_PASSED
+
+
+@app.command()
+def train(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> int:
+    """Prepare the data and train."""
+    from finetune import pipeline
+
+    work = pipeline.train(_ready(recipe, set_), tell=teller(quiet), quiet=quiet_output(quiet))
+    value = {"run": str(work.folder.path), "train": work.folder.finished("train")}
+    show(value, as_json=as_json, text=str(work.folder.trained()))
+    return DONE
+
+
+@app.command()
+def evaluate(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> int:
+    """Compare the tuned model of a run with its base on the held-out rows."""
+    from finetune import pipeline
+
+    work = _opened(run)
+    found = pipeline.evaluate(work, tell=teller(quiet), quiet=quiet_output(quiet))
+    pipeline.report(work)
+    show(found.as_dict(), as_json=as_json, text="\n".join(task["sentence"] for task in found.tasks))
+    return DONE if found.meets(work.recipe.evaluate.require) else NOT_PASSED
+
+
+@app.command()
+def merge(run: RunPath, as_json: Json = False) -> int:
+    """Fold the run's adapter into its base, and prove the merged model."""
+    return export(run, to="merged", as_json=as_json)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    to: Annotated[Optional[str], typer.Option(help="merged or merged:DTYPE; unset means the recipe's list.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> int:
+    """Write the files to ship, each one loaded again and compared with the trained model."""
+    from finetune import pipeline
+
+    work = _opened(run)
+    exports = pipeline.export(work, to, tell=tell)
+    pipeline.report(work)
+    lines = [f"{p['path']}: {'verified' if p['passed'] else 'NOT VERIFIED'}" for p in exports.proofs.values()]
+    show(exports.proofs, as_json=as_json, text="\n".join(lines))
+    return DONE if exports.passed else NOT_PASSED
+
+
+@app.command()
+def report(run: RunPath) -> int:
+    """Make the report page and the model card of a run again."""
+    from finetune import pipeline
+
+    show(None, as_json=False, text=str(pipeline.report(_opened(run))))
+    return DONE
+
+
+@app.command()
+def chat(run: RunPath) -> int:
+    """Talk to the tuned model of a run; an empty line ends it."""
+    from finetune.cli.talk import talk
+
+    return talk(_opened(run))
+
+
+@app.command()
+def explain(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False) -> int:
+    """Print every effective value of a recipe and where it came from."""
+    from finetune.recipe import explain as effective
+    from finetune.recipe import load_recipe
+
+    found = effective(load_recipe(recipe, set_ or []))
+    width = max(len(f"{value.path}: {value.value!r}") for value in found)
+    lines = [f"{f'{value.path}: {value.value!r}':<{min(width, 70)}}  # {value.origin}" for value in found]
+    entries = [{"path": v.path, "value": v.value, "origin": v.origin, "description": v.description} for v in found]
+    show(entries, as_json=as_json, text="\n".join(lines))
+    return DONE
+
+
+@app.command()
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The reference of all options as Markdown.")] = False,
+) -> int:
+    """Print the recipe's JSON Schema; editors complete from it."""
+    from finetune.recipe import json_schema, reference_markdown
+
+    if markdown:
+        show(None, as_json=False, text=reference_markdown())
+    else:
+        show(json_schema(), as_json=True, text="")
+    return DONE
+
+
+@data_app.command()
+def inspect(
+    recipe: RecipeFile,
+    rows: Annotated[int, typer.Option(help="How many training rows to show.")] = 3,
+    set_: Overrides = None,
+    as_json: Json = False,
+) -> int:
+    """Show how the data reads and, in colour, what will be learned."""
+    from finetune.cli.look import look
+
+    return look(_ready(recipe, set_), rows, as_json=as_json)
+
+
+def _ready(recipe: Path, overrides: list[str] | None) -> Recipe:
+    """Load a recipe; missing data files are told with all its other problems."""
+    from finetune.errors import FinetuneError
+    from finetune.recipe import load_recipe, problems
+
+    output.calm_libraries()
+    found = [problem for problem in problems(recipe, overrides or []) if problem.severity == "error"]
+    if found:
+        raise FinetuneError.of(found)
+    return load_recipe(recipe, overrides or [])
+
+
+def _opened(path: Path) -> Run:
+    from finetune.session import Run
+
+    output.calm_libraries()
+    return Run.open(path)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    output.guarded(lambda: app(standalone_mode=False))

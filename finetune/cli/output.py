@@ -1,0 +1,83 @@
+"""What verbs print: results on standard output, progress and problems on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from finetune.errors import FinetuneError, Problem
+
+DONE, BUG, MENDABLE, NOT_PASSED = 0, 1, 2, 3
+INTERRUPTED = 130
+
+
+def tell(line: str) -> None:
+    """Print a line of progress."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def quiet_output(quiet: bool) -> bool:
+    """Whether progress bars are left out: asked for, or standard error is no terminal."""
+    return quiet or not sys.stderr.isatty()
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """Return what tells progress: nobody when quiet."""
+    return (lambda _: None) if quiet else tell
+
+
+def show(value: Any, *, as_json: bool, text: str) -> None:
+    """Print a result: one JSON object, or text for people."""
+    sys.stdout.write((json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text) + "\n")
+
+
+def problem_lines(problems: Iterable[Problem]) -> str:
+    """Return problems for people, one after the other, worst first."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    ranked = sorted(problems, key=lambda problem: order[problem.severity])
+    return "\n".join(f"{problem.severity}: {problem}" for problem in ranked)
+
+
+def calm_libraries() -> None:
+    """Keep libraries from drawing bars, from warning users of what only we can mend, and from phoning home."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # bitsandbytes looks for optional CPU kernels on the hub when it is imported, and says so when there are none
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def guarded(verb: Callable[[], int | None]) -> None:
+    """Run the command line and end the process: mendable faults with their text and 2, bugs with a traceback and 1."""
+    as_json = "--json" in sys.argv
+    try:
+        code = verb() or DONE
+    except FinetuneError as error:
+        if as_json:
+            show({"problems": [problem.as_dict() for problem in error.problems]}, as_json=True, text="")
+        sys.stderr.write(f"{error}\n")
+        code = MENDABLE
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; call the same command again to go on\n")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = DONE
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.write("this is a bug of finetune's; please report it with the text above\n")
+        code = BUG
+    sys.exit(code)

@@ -1,0 +1,372 @@
+"""From a recipe's `data` to rows of tokens: read, recognise, understand, split, encode, certify.
+
+`prepare(recipe, tokenizer)` is the data stage; everything it leaves out is counted and named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.certificate import Accounting, Certificate, certify
+from finetune.data.chat import ChatEncoder, Encoded, encode_texts
+from finetune.data.formats import labels as labels_of
+from finetune.data.formats import to_examples
+from finetune.data.recognise import Recognition, recognise
+from finetune.data.rows import Example, Message, Rejected, TokenRow
+from finetune.data.sources import Source, read_rows
+from finetune.data.splits import Division, divide, load_test_ids, overlap, sample
+from finetune.errors import FinetuneError, Problem
+from finetune.recipe.schema import DataSection, PretrainObjective, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# How many rows of one kind of fault are told one by one
+TOLD = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TestItem:
+    """A held-out row: what is asked, as token ids, and what ought to be answered.
+
+    `row` holds prompt and answer together with the answer marked, for likelihoods.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    example: Example
+    prompt: tuple[int, ...]
+    row: TokenRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The corpus ready to be learned."""
+
+    train: list[TokenRow]
+    validation: list[TokenRow]
+    test: list[TestItem]
+    certificate: Certificate
+    recognition: Recognition
+    labels: tuple[str, ...] | None
+    train_references: list[str]
+    stop: tuple[int, ...]
+    dropped: list[Rejected]
+    raw_text: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Rows understood and divided, before any tokenizer has seen them."""
+
+    division: Division
+    train: list[Example]
+    recognition: Recognition
+    labels: tuple[str, ...] | None
+    sources: tuple[Source, ...]
+    dropped: list[Rejected]
+
+
+def read_corpus(recipe: Recipe) -> Corpus:
+    """Read, recognise, understand and divide the rows; needs no model.
+
+    Raises:
+        FinetuneError: unreadable files, unknown format, bad rows (unless `on_bad_row: drop`), an impossible split.
+    """
+    section = recipe.data
+    source = read_rows(section.train, where=recipe.where("data.train"))
+    recognition = recognise(source.rows, section, where=recipe.where("data.format"))
+    _check_objective(recipe, recognition)
+    examples, rejected = to_examples(source.rows, recognition, section, where=recipe.where("data"))
+    labels = tuple(labels_of(examples)) if recognition.format == "classification" else None
+    sources, dropped = [source], [*source.rejected, *rejected]
+    given: dict[str, list[Example]] = {}
+    for name, spec in (("validation", section.validation), ("test", section.test)):
+        if spec is not None:
+            other = read_rows(spec, where=recipe.where(f"data.{name}"))
+            more, bad = to_examples(other.rows, recognition, section, labels=labels)
+            given[name] = more
+            sources.append(other)
+            dropped += [*other.rejected, *bad]
+    if section.on_bad_row == "error" and dropped:
+        raise FinetuneError.of(bad_row_problems(dropped, section))
+    division = divide(
+        examples,
+        section.split,
+        has_validation="validation" in given,
+        has_test="test" in given,
+        test_ids=load_test_ids(section.split.test_ids, where=recipe.where("data.split.test_ids"))
+        if section.split.test_ids
+        else None,
+        where=recipe.where("data.split"),
+    )
+    notes = [*recognition.notes, *division.notes]
+    if "test" in given:
+        notes += overlap(division.train, given["test"], where=recipe.where("data.test"))
+    division = replace(
+        division,
+        notes=notes,
+        validation=given.get("validation", division.validation),
+        test=given.get("test", division.test),
+    )
+    return Corpus(
+        division,
+        sample(division.train, section.sample, where=recipe.where("data.sample")),
+        recognition,
+        labels,
+        tuple(sources),
+        dropped,
+    )
+
+
+def _check_objective(recipe: Recipe, recognition: Recognition) -> None:
+    raw = recognition.format == "text"
+    if raw and not isinstance(recipe.objective, PretrainObjective):
+        raise FinetuneError(
+            "these rows are raw text without question and answer",
+            where=recipe.where("data.train"),
+            fix="set objective: {kind: pretrain}, or say under data.columns which columns are prompt and completion",
+        )
+    if not raw and isinstance(recipe.objective, PretrainObjective):
+        raise FinetuneError(
+            f"objective pretrain learns raw text, and these rows are {recognition.format}",
+            where=recipe.where("objective.kind"),
+            fix="set objective: {kind: sft}, or data.format: text with data.columns: {text: COLUMN}",
+        )
+
+
+def bad_row_problems(dropped: Sequence[Rejected], section: DataSection) -> list[Problem]:
+    """Tell bad rows: the first few of each kind, then how many more there are."""
+    kinds = Counter(bad.reason for bad in dropped)
+    told: Counter[str] = Counter()
+    problems = []
+    for bad in dropped:
+        told[bad.reason] += 1
+        if told[bad.reason] <= TOLD:
+            problems.append(Problem(str(bad.origin), f"{bad.reason}: {bad.detail}", bad.fix))
+    for reason, count in kinds.items():
+        if count > TOLD:
+            problems.append(Problem("", f"and {count - TOLD:,} more rows: {reason}"))
+    fix = "mend them, or set data.on_bad_row: drop to leave them out"
+    return [*problems[:-1], replace(problems[-1], fix=problems[-1].fix or fix)] if problems else []
+
+
+def prepare(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, context_length: int | None) -> Prepared:
+    """Do the whole data stage.
+
+    Args:
+        recipe: the recipe; its paths are absolute.
+        tokenizer: of the base model, with its chat template.
+        context_length: longest text the model takes, in tokens; None where it does not say.
+
+    Raises:
+        FinetuneError: all that `read_corpus` refuses; rows over the maximum length (`overlong: error`); a chat
+            template that refuses rows.
+    """
+    section = recipe.data
+    if context_length is not None and section.max_length > context_length:
+        raise FinetuneError(
+            f"max_length {section.max_length} is more than the model's context of {context_length} tokens",
+            where=recipe.where("data.max_length"),
+            fix=f"set data.max_length to {context_length} or less",
+        )
+    corpus = read_corpus(recipe)
+    raw = corpus.recognition.format == "text"
+    encoder = None if raw else ChatEncoder(tokenizer)
+    room = Encoding(section, tokenizer, encoder, recipe.where("data.max_length"))
+    train = room.encode(corpus.train)
+    validation = room.encode(corpus.division.validation)
+    test = room.encode(corpus.division.test)
+    dropped = [*corpus.dropped, *room.dropped]
+    room.raise_problems()
+    stop = encoder.stop_token_ids if encoder else (int(tokenizer.eos_token_id),)
+    notes = [*corpus.division.notes, *room.notes(encoder)]
+    accounting = Accounting(
+        format=corpus.recognition.format,
+        why=corpus.recognition.why,
+        files={path: digest for source in corpus.sources for path, digest in source.files.items()},
+        rows_read=sum(len(source.rows) + len(source.rejected) for source in corpus.sources),
+        dropped=dict(Counter(bad.reason for bad in dropped)),
+        left_out_by_sampling=len(corpus.division.train) - len(corpus.train),
+        splits={
+            "train": len({example.id for example, _ in train}),
+            "validation": len({example.id for example, _ in validation}),
+            "test": len({example.id for example, _ in test}),
+        },
+        truncated=room.truncated,
+    )
+    certificate = certify(
+        [encoded for _, encoded in train],
+        accounting,
+        where=recipe.where("data.train"),
+        bos_token_id=tokenizer.bos_token_id,
+        stop_tokens=[str(tokenizer.convert_ids_to_tokens(token)) for token in stop],
+        template=str(tokenizer.chat_template) if encoder else "",
+        notes=notes,
+    )
+    return Prepared(
+        train=[_token_row(example, encoded) for example, encoded in train],
+        validation=[_token_row(example, encoded) for example, encoded in validation],
+        test=[_test_item(example, encoded, encoder) for example, encoded in test],
+        certificate=certificate,
+        recognition=corpus.recognition,
+        labels=corpus.labels,
+        train_references=[example.reference for example in corpus.train],
+        stop=stop,
+        dropped=dropped,
+        raw_text=raw,
+    )
+
+
+def _token_row(example: Example, encoded: Encoded) -> TokenRow:
+    return TokenRow(example.id, encoded.input_ids, encoded.trained)
+
+
+def _test_item(example: Example, encoded: Encoded, encoder: ChatEncoder | None) -> TestItem:
+    if encoder is None:
+        return TestItem(example, (), _token_row(example, encoded))
+    marks = np.zeros_like(encoded.trained)
+    last = encoded.turns[-1]
+    marks[last.first : last.end] = True
+    row = TokenRow(example.id, encoded.input_ids, marks)
+    return TestItem(example, tuple(encoder.prompt(example.context)), row)
+
+
+class Encoding:
+    """Encodes examples within the maximum length, and keeps account of what does not fit."""
+
+    def __init__(
+        self, section: DataSection, tokenizer: PreTrainedTokenizerBase, encoder: ChatEncoder | None, where: str
+    ) -> None:
+        self.section = section
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.where = where
+        self.dropped: list[Rejected] = []
+        self.truncated = 0
+        self._overlong: list[tuple[Example, int]] = []
+        self._refused: list[tuple[Example, FinetuneError]] = []
+
+    def encode(self, examples: Sequence[Example]) -> list[tuple[Example, Encoded]]:
+        """Encode what fits, or can be made to fit as the recipe says."""
+        if self.encoder is None:
+            return [piece for example in examples for piece in self._pieces(example)]
+        results = self.encoder.encode_many([example.messages for example in examples])
+        kept = []
+        for example, result in zip(examples, results, strict=True):
+            if isinstance(result, FinetuneError):
+                self._refuse(example, result)
+            elif len(result.input_ids) <= self.section.max_length:
+                kept.append((example, result))
+            elif self.section.overlong == "truncate_prompt":
+                kept += self._shorten(example, result)
+            else:
+                self._leave_out(example, len(result.input_ids))
+        return kept
+
+    def _refuse(self, example: Example, error: FinetuneError) -> None:
+        problem = error.problems[0]
+        if self.section.on_bad_row == "drop":
+            self.dropped.append(Rejected(example.origin, "refused by the chat template", problem.what, problem.fix))
+        else:
+            self._refused.append((example, error))
+
+    def _leave_out(self, example: Example, length: int) -> None:
+        if self.section.overlong == "drop":
+            detail = f"{length:,} tokens, at most {self.section.max_length:,}"
+            self.dropped.append(Rejected(example.origin, "longer than max_length", detail))
+        else:
+            self._overlong.append((example, length))
+
+    def _pieces(self, example: Example) -> list[tuple[Example, Encoded]]:
+        """Cut a long text into consecutive pieces; nothing of it is lost."""
+        whole = encode_texts(self.tokenizer, [example.text or ""])[0]
+        size = self.section.max_length
+        if len(whole.input_ids) <= size:
+            return [(example, whole)]
+        self.truncated += 1
+        # Neighbours share one token: each piece's first token is never a label, having nothing before it
+        starts = range(0, len(whole.input_ids) - 1, size - 1)
+        return [
+            (
+                example,
+                replace(whole, input_ids=whole.input_ids[s : s + size], trained=whole.trained[s : s + size], turns=()),
+            )
+            for s in starts
+        ]
+
+    def _shorten(self, example: Example, encoded: Encoded) -> list[tuple[Example, Encoded]]:
+        """Cut the longest user turn from its start until the row fits; the answer is never cut."""
+        assert self.encoder is not None  # noqa: S101 - only conversations have prompts
+        messages = list(example.messages)
+        excess = len(encoded.input_ids) - self.section.max_length
+        for _ in range(8):
+            users = [index for index, message in enumerate(messages[:-1]) if message.role == "user"]
+            if not users:
+                break
+            longest = max(users, key=lambda index: len(messages[index].content))
+            shorter = _without_start(messages[longest], excess, self.tokenizer)
+            if not shorter.content.strip():
+                break
+            messages[longest] = shorter
+            result = self.encoder.encode_many([messages])[0]
+            if isinstance(result, FinetuneError):
+                break
+            if len(result.input_ids) <= self.section.max_length:
+                self.truncated += 1
+                return [(replace(example, messages=tuple(messages)), result)]
+            excess = len(result.input_ids) - self.section.max_length
+        reason = "longer than max_length without its prompt"
+        self.dropped.append(Rejected(example.origin, reason, f"{len(encoded.input_ids):,} tokens"))
+        return []
+
+    def raise_problems(self) -> None:
+        """Refuse rows that do not fit or that the template refuses, all of them at once.
+
+        Raises:
+            FinetuneError: there are such rows and the recipe does not say to drop them.
+        """
+        problems = [
+            Problem(str(example.origin), f"the chat template refuses this row: {error.problems[0].what}", "")
+            for example, error in self._refused[:TOLD]
+        ]
+        if len(self._refused) > TOLD:
+            problems.append(Problem("", f"and {len(self._refused) - TOLD:,} more rows that the template refuses"))
+        if self._overlong:
+            longest = max(length for _, length in self._overlong)
+            examples = ", ".join(f"{example.origin} ({length:,})" for example, length in self._overlong[:3])
+            problems.append(
+                Problem(
+                    self.where,
+                    f"{len(self._overlong):,} rows are longer than max_length {self.section.max_length:,}: {examples}",
+                    f"set data.max_length to {longest} or more, or data.overlong to truncate_prompt or drop",
+                )
+            )
+        if problems:
+            raise FinetuneError.of(problems)
+
+    def notes(self, encoder: ChatEncoder | None) -> list[Problem]:
+        """Say what the encoding changed."""
+        notes = []
+        if self.truncated:
+            how = "raw texts were cut into pieces" if encoder is None else "rows had their prompt cut from its start"
+            notes.append(Problem(self.where, f"{self.truncated:,} {how} to fit max_length", "", "note"))
+        if encoder is not None and encoder.system_folded:
+            what = "the chat template takes no system message; it was put before the first user message"
+            notes.append(Problem("model.chat_template", what, "", "note"))
+        if encoder is not None and encoder.template.dated:
+            what = "the chat template writes today's date, so a run resumed on another day learns from other tokens"
+            notes.append(Problem("model.chat_template", what, "set model.chat_template to one without it", "warning"))
+        return notes
+
+
+def _without_start(message: Message, tokens: int, tokenizer: PreTrainedTokenizerBase) -> Message:
+    """Return a message without its first `tokens` tokens, cut between characters."""
+    offsets = tokenizer(message.content, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    cut = offsets[tokens][0] if tokens < len(offsets) else len(message.content)
+    return replace(message, content=message.content[cut:])

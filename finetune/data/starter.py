@@ -1,0 +1,84 @@
+"""A first recipe for somebody's data: `finetune init` recognises the format and writes its decisions with reasons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from finetune.data.formats import to_examples
+from finetune.data.recognise import recognise
+from finetune.data.sources import read_rows
+from finetune.errors import FinetuneError
+from finetune.recipe import DataSection
+from finetune.rundir import write_text
+
+# Words a token holds in English prose, on the low side
+CHARACTERS_PER_TOKEN = 3.0
+
+
+def write_starter(data: str, base: str, target: Path) -> str:
+    """Write a recipe for the rows in `data`.
+
+    Args:
+        data: a file or a glob.
+        base: the base model.
+        target: the recipe's file; it must not exist.
+
+    Returns:
+        What was recognised and why, in a sentence.
+
+    Raises:
+        FinetuneError: the data cannot be read or recognised, or `target` exists.
+    """
+    if target.exists():
+        raise FinetuneError("this file exists already", where=str(target), fix="give another name with --out")
+    source = read_rows(data, where="--data")
+    section = DataSection(train=data)
+    recognition = recognise(source.rows, section, where="--data")
+    examples, rejected = to_examples(source.rows, recognition, section)
+    if not examples:
+        raise FinetuneError(f"no row of {len(rejected):,} can be used: {rejected[0].detail}", where="--data")
+    longest = max(len(example.everything_said()) for example in examples)
+    length = _round_up(longest / CHARACTERS_PER_TOKEN)
+    inside = Path(data).resolve()
+    relative = _relative(inside, target.resolve().parent)
+    pretrain = recognition.format == "text"
+    lines = [
+        f"# {len(examples):,} rows of {Path(data).name}, read as {recognition.format}: {recognition.why}",
+        *([f"# {len(rejected):,} rows cannot be used as they are; `finetune check` names them"] if rejected else []),
+        "model:",
+        f"  base: {_scalar(base)}",
+        "data:",
+        f"  train: {_scalar(relative)}",
+        f"  format: {recognition.format}",
+        *(["  columns: " + _flow(recognition.columns)] if recognition.columns else []),
+        f"  max_length: {length}  # the longest row has about {int(longest / CHARACTERS_PER_TOKEN):,} tokens",
+        *(["objective: {kind: pretrain}"] if pretrain else []),
+        "method: {kind: lora}  # small files, little memory; qlora where the base does not fit, full with much data",
+        "train:",
+        "  epochs: 2  # with a validation split the best checkpoint is kept, so one too many does no harm",
+        "",
+    ]
+    write_text(target, "\n".join(lines))
+    return f"{len(examples):,} rows read as {recognition.format} ({recognition.why})"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _round_up(tokens: float) -> int:
+    """Return the next power of two with some room for the template, at least 256."""
+    size = 256
+    while size < tokens + 64:
+        size *= 2
+    return size
+
+
+def _scalar(value: str) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).splitlines()[0]
+
+
+def _flow(values: dict[str, str]) -> str:
+    return yaml.safe_dump(values, default_flow_style=True, allow_unicode=True, width=10_000).strip()

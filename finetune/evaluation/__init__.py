@@ -1,0 +1,18 @@
+"""Evaluation: contestants answer the same items, and the difference is tested."""
+
+from finetune.evaluation.compare import TaskResult, as_json, losses, verdict_sentence, wins
+from finetune.evaluation.held_out import answer_records, evaluate
+from finetune.evaluation.records import read_records
+from finetune.evaluation.report import report_html
+
+__all__ = [
+    "TaskResult",
+    "answer_records",
+    "as_json",
+    "evaluate",
+    "losses",
+    "read_records",
+    "report_html",
+    "verdict_sentence",
+    "wins",
+]

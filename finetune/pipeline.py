@@ -1,0 +1,211 @@
+"""The main path, to be read first: recipe -> data -> train -> evaluate -> export -> report.
+
+Every stage leaves its files in the run folder and says so in its manifest. Called again, `run` goes on where it
+stopped: finished stages are taken as they are, an interrupted training resumes from its newest whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finetune import results
+from finetune.errors import FinetuneError, Problem
+from finetune.recipe import MergedExport, Recipe
+from finetune.results import Checked, Evaluation, Exports, RunResult
+from finetune.session import Run
+from finetune.tracking import Tracker, Trackers, open_trackers
+
+Tell = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Tell nobody."""
+
+
+def run(recipe: Recipe, *, tell: Tell = silent, quiet: bool = True) -> RunResult:
+    """Do the whole path of a recipe, or what is left of it.
+
+    Args:
+        recipe: from `load_recipe`.
+        tell: told a line a stage.
+        quiet: no progress bars.
+
+    Raises:
+        FinetuneError: something the user can mend; nothing half-written is left.
+    """
+    work = train(recipe, tell=tell, quiet=quiet)
+    evaluation = evaluate(work, tell=tell, quiet=quiet)
+    exports = export(work, tell=tell)
+    page = report(work)
+    tell(f"report   {page}")
+    return results.collect(work.folder, recipe, evaluation, exports, page)
+
+
+def train(recipe: Recipe, *, tell: Tell = silent, quiet: bool = True, watcher: Tracker | None = None) -> Run:
+    """Prepare and certify the data, then train; the result is in the run folder and live in the returned run.
+
+    Args:
+        recipe: from `load_recipe`.
+        tell: told a line a stage.
+        quiet: no progress bars.
+        watcher: told every step, beside the trackers that the recipe names.
+    """
+    work = Run(recipe)
+    tell(f"base     {work.base.name} on {work.machine}")
+    for note in work.notes:
+        tell(str(note))
+    folder = work.create()
+    tell(f"data     {results.data_line(work.data.certificate)}")
+    if folder.finished("train") is not None:
+        tell(f"train    done before, in {folder.trained()}")
+        return work
+    from finetune.models import count_trainable
+    from finetune.training import resume_point, step_of
+    from finetune.training import train as fit
+
+    checkpoint, skipped = resume_point(folder)
+    for problem in skipped:
+        tell(str(problem))
+    if checkpoint is not None:
+        tell(f"train    goes on from {checkpoint.name}")
+    opened = open_trackers(
+        recipe.track,
+        folder=folder.path,
+        run_name=folder.name,
+        config=recipe.model_dump(mode="json"),
+        resume_step=(checkpoint and step_of(checkpoint)) or 0,
+    )
+    tracker = Trackers(opened, watcher) if watcher is not None else opened
+    model = work.learner()
+    trainable = count_trainable(model)
+    tell(f"train    {recipe.method.kind}: {trainable}")
+    done = fit(
+        recipe,
+        model=model,
+        tokenizer=work.tokenizer,
+        rows=work.data.train,
+        validation=work.data.validation,
+        folder=folder,
+        machine=work.machine,
+        tracker=tracker,
+        resume=checkpoint,
+        quiet=quiet,
+    )
+    facts = {**done.as_dict(), "trainable": trainable.learning, "parameters": trainable.total}
+    tracker.finish({key: value for key, value in facts.items() if isinstance(value, (int, float))})
+    folder.finish("train", **facts)
+    tell(f"train    {results.training_line(done)}")
+    return work
+
+
+def evaluate(work: Run, *, tell: Tell = silent, quiet: bool = True) -> Evaluation:
+    """Let base and tuned answer the held-out rows, and say what can be concluded."""
+    from finetune.evaluation import answer_records, verdict_sentence
+    from finetune.evaluation import evaluate as compare
+
+    settings = work.recipe.evaluate.model_dump(mode="json")
+    before = work.folder.finished("evaluate")
+    if before is not None and before["settings"] == settings:
+        return Evaluation.read(work.folder)
+    result = compare(
+        work.recipe.evaluate,
+        work.data.test,
+        [work.untuned(), work.tuned()],
+        train_references=work.data.train_references,
+        labels=work.data.labels,
+        raw_text=work.data.raw_text,
+        stop=work.data.stop,
+        decode=lambda tokens: str(work.tokenizer.decode(tokens)),
+        seed=work.recipe.run.seed,
+        watch=None if quiet else results.progress_on_terminal(),
+    )
+    evaluation = Evaluation.write(work.folder, result, answer_records(result))
+    work.folder.finish("evaluate", settings=settings, sentence=verdict_sentence(result))
+    tell(f"evaluate {verdict_sentence(result)}")
+    return evaluation
+
+
+def export(work: Run, to: str | None = None, *, tell: Tell = silent) -> Exports:
+    """Write the files that the recipe asks for, or one kind (`merged`, `merged:float16`), each proven.
+
+    Raises:
+        FinetuneError: an unknown kind, or a file that cannot be written.
+    """
+    from finetune.exporting import export_merged
+
+    sections = work.recipe.export if to is None else (results.export_section(to, work.recipe),)
+    settings = [section.model_dump(mode="json") for section in sections]
+    before = work.folder.finished("export")
+    if before is not None and before["settings"] == settings:
+        return Exports.read(work.folder)
+    proofs = {}
+    for section in sections:
+        name = export_name(section)
+        proofs[name] = export_merged(
+            work.recipe,
+            section,
+            base=work.base,
+            trained_folder=work.folder.trained(),
+            trained=work.tuned(),
+            tokenizer=work.tokenizer,
+            rows=results.proof_rows(work.data),
+            stop=work.data.stop,
+            target=work.folder.exports / name,
+            machine=work.machine,
+        )
+        tell(f"export   {proofs[name].path} {proofs[name].sentence()}")
+    exports = Exports.write(work.folder, proofs)
+    work.folder.finish("export", settings=settings)
+    return exports
+
+
+def export_name(section: MergedExport) -> str:
+    """Return the folder's name under `exports/`."""
+    return section.kind if section.dtype == "auto" else f"{section.kind}-{section.dtype}"
+
+
+def report(work: Run) -> Path:
+    """Write `report.html` and the model card from what the run folder holds; returns the page's path."""
+    from finetune.evaluation import read_records, report_html
+    from finetune.exporting import card_markdown
+    from finetune.rundir import write_text
+
+    records = read_records(work.folder)
+    write_text(work.folder.path / "README.md", card_markdown(records))
+    page = work.folder.path / "report.html"
+    write_text(page, report_html(records))
+    return page
+
+
+def check(recipe: Recipe) -> Checked:
+    """Say now all that would fail later: the base, the data, the masks, the method's names, the disk.
+
+    Collects problems instead of raising the first one.
+    """
+    from finetune.data import read_corpus
+    from finetune.models import check_method
+
+    work = Run(recipe)
+    problems: list[Problem] = []
+
+    def attempt(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except FinetuneError as error:
+            problems.extend(error.problems)
+            return None
+
+    if attempt(lambda: work.base) is None:
+        attempt(lambda: read_corpus(recipe))
+        return Checked(tuple(problems), None)
+    attempt(lambda: check_method(work.base, recipe.method, where=recipe.where("method")))
+    tokenizer = attempt(lambda: work.tokenizer)
+    problems.extend(work.notes if tokenizer is not None else ())
+    data = attempt(lambda: work.data) if tokenizer is not None else attempt(lambda: read_corpus(recipe)) and None
+    if data is None:
+        return Checked(tuple(problems), None)
+    problems.extend(data.certificate.problems)
+    return Checked(tuple(problems), json.loads(json.dumps(data.certificate.as_dict())))

@@ -1,0 +1,244 @@
+"""What the parts of a recipe mean for each other: settings that contradict, and settings that would have no effect.
+
+Each rule is one function that yields findings; `findings(recipe)` runs them all. Only what somebody wrote counts: a
+default never breaks a rule. A setting without effect is an error, because whoever wrote it expects one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from finetune.errors import Problem
+from finetune.recipe.paths import is_hub_base, missing
+from finetune.recipe.schema import PretrainObjective, QloraMethod, Recipe, Section
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken rule: the key to change, what is wrong, the fix, and the other sections the rule looked at."""
+
+    key: str
+    what: str
+    fix: str
+    looked_at: tuple[str, ...] = ()
+
+    def sections(self) -> set[str]:
+        """Return the top sections the finding depends on."""
+        return {key.partition(".")[0] for key in (self.key, *self.looked_at)}
+
+
+Rule = Callable[[Recipe], Iterator[Finding]]
+
+
+def findings(recipe: Recipe) -> list[Finding]:
+    """Return every broken rule of a recipe, in the order of its sections."""
+    return [finding for rule in RULES for finding in rule(recipe)]
+
+
+def rule_problems(recipe: Recipe) -> list[Problem]:
+    """Return every broken rule as a problem with the place where the setting was written."""
+    return [Problem(recipe.where(one.key), one.what, one.fix) for one in findings(recipe)]
+
+
+def missing_files(recipe: Recipe) -> list[Problem]:
+    """Return a problem for every path of the recipe that leads to no file, with the place where it was written.
+
+    Looks at data files and globs, `test_ids`, `chat_template` and a local base; hub and package names are not
+    looked up.
+    """
+    return missing(recipe.model_dump(), recipe.where)
+
+
+def is_set(recipe: Recipe, key: str) -> bool:
+    """Tell whether a dotted key was written, with something else than null."""
+    section: object = recipe
+    for name in key.split("."):
+        if not isinstance(section, Section) or name not in section.model_fields_set:
+            return False
+        section = getattr(section, name)
+    return section is not None
+
+
+# ---------------------------------------------------------------------------------------------------------- model
+
+
+def remote_code_is_pinned(recipe: Recipe) -> Iterator[Finding]:
+    """Code that comes with a hub model is run only from a commit somebody has looked at."""
+    model = recipe.model
+    if model.trust_remote_code and is_hub_base(model.base) and not _COMMIT.fullmatch(model.revision or ""):
+        yield Finding(
+            "model.trust_remote_code",
+            f"trust_remote_code runs whatever code {model.base!r} holds on the day",
+            "set model.revision to the full commit hash (40 characters) whose code you have read",
+        )
+
+
+def revision_needs_hub(recipe: Recipe) -> Iterator[Finding]:
+    """Only hub models have revisions."""
+    if is_set(recipe, "model.revision") and not is_hub_base(recipe.model.base):
+        what = f"model.revision has no effect: {recipe.model.base!r} is not a hub model"
+        yield Finding("model.revision", what, "remove model.revision")
+
+
+def flash_attention_needs_half(recipe: Recipe) -> Iterator[Finding]:
+    """FlashAttention computes in 16 bit only."""
+    if recipe.model.attention == "flash_attention_2" and recipe.model.dtype == "float32":
+        what = "flash_attention_2 cannot compute in float32"
+        yield Finding("model.attention", what, "set model.dtype to bfloat16, or model.attention to sdpa")
+
+
+# ----------------------------------------------------------------------------------------------------------- data
+
+
+def template_and_format(recipe: Recipe) -> Iterator[Finding]:
+    """`data.template` and `format: template` go together."""
+    data = recipe.data
+    if data.template is not None and data.format != "template":
+        what = f"data.template has no effect with format: {data.format}"
+        yield Finding("data.template", what, "write format: template, or remove data.template")
+    if data.template is None and data.format == "template":
+        fix = "write data.template with prompt and completion"
+        yield Finding("data.format", "format: template needs data.template", fix)
+
+
+def settings_of_classification(recipe: Recipe) -> Iterator[Finding]:
+    """Some settings speak of labels, which only classification has."""
+    if recipe.data.format in ("auto", "classification"):
+        return
+    for key in ("data.instruction", "data.sample.per_label"):
+        if is_set(recipe, key):
+            what = f"{key} has no effect with format: {recipe.data.format}"
+            yield Finding(key, what, f"write format: classification, or remove {key}")
+
+
+def split_of_given_files(recipe: Recipe) -> Iterator[Finding]:
+    """What has files of its own is not split off."""
+    data = recipe.data
+    if is_set(recipe, "data.split.validation") and data.split.validation > 0 and data.validation is not None:
+        what = "data.split.validation has no effect: data.validation names the rows"
+        yield Finding("data.split.validation", what, "remove one of the two")
+    taker = "data.test" if data.test is not None else "data.split.test_ids" if data.split.test_ids is not None else ""
+    if is_set(recipe, "data.split.test") and data.split.test > 0 and taker:
+        what = f"data.split.test has no effect: {taker} names the rows"
+        yield Finding("data.split.test", what, "remove one of the two")
+    if data.test is not None and data.split.test_ids is not None:
+        what = "data.split.test_ids has no effect: data.test names the rows"
+        yield Finding("data.split.test_ids", what, "remove one of the two")
+
+
+def split_leaves_rows(recipe: Recipe) -> Iterator[Finding]:
+    """The shares set aside must leave something to learn from."""
+    data, split = recipe.data, recipe.data.split
+    validation = split.validation if data.validation is None else 0.0
+    test = split.test if data.test is None and split.test_ids is None else 0.0
+    if validation + test >= 1:
+        key = "data.split.test" if is_set(recipe, "data.split.test") else "data.split.validation"
+        what = f"split sets aside {validation:g} for validation and {test:g} for test, which leaves no rows to train on"
+        yield Finding(key, what, "make them smaller: together less than 1")
+
+
+def sample_seed_needs_sample(recipe: Recipe) -> Iterator[Finding]:
+    """Without a draw there is nothing to seed."""
+    sample = recipe.data.sample
+    if is_set(recipe, "data.sample.seed") and sample.rows is None and sample.per_label is None:
+        what = "data.sample.seed has no effect: all rows are used"
+        yield Finding("data.sample.seed", what, "set data.sample.rows or data.sample.per_label, or remove it")
+
+
+# ------------------------------------------------------------------------------------------------------ objective
+
+
+def raw_text_is_pretrained(recipe: Recipe) -> Iterator[Finding]:
+    """Raw text has no answers to learn."""
+    if recipe.data.format == "text" and not isinstance(recipe.objective, PretrainObjective):
+        what = f"format: text has no answers, which objective {recipe.objective.kind} learns"
+        yield Finding("data.format", what, "write objective: {kind: pretrain}", ("objective",))
+
+
+def pretraining_has_no_chat(recipe: Recipe) -> Iterator[Finding]:
+    """Pretraining reads raw text and measures bits per byte; nothing that shapes a conversation applies."""
+    if not isinstance(recipe.objective, PretrainObjective):
+        return
+    if recipe.data.format not in ("auto", "text"):
+        what = f"objective pretrain learns raw text, not format: {recipe.data.format}"
+        fix = "write format: text, or objective: {kind: sft}"
+        yield Finding("data.format", what, fix, ("objective",))
+    for key in ("data.system", "model.chat_template"):
+        if is_set(recipe, key):
+            what = f"{key} has no effect with objective pretrain: raw text has no turns"
+            yield Finding(key, what, f"remove {key}", ("objective",))
+    if recipe.evaluate.scorer not in ("auto", "bits_per_byte"):
+        what = f"scorer {recipe.evaluate.scorer} needs answers, and objective pretrain has raw text"
+        yield Finding("evaluate.scorer", what, "write scorer: bits_per_byte", ("objective",))
+
+
+# --------------------------------------------------------------------------------------------------------- method
+
+
+def double_quantization_is_nf4(recipe: Recipe) -> Iterator[Finding]:
+    """LLM.int8 has no scales that could be quantised again."""
+    method = recipe.method
+    if isinstance(method, QloraMethod) and method.quantization == "int8" and is_set(recipe, _DOUBLE):
+        yield Finding(_DOUBLE, f"{_DOUBLE} has no effect with quantization: int8", "remove it, or use nf4")
+
+
+_DOUBLE = "method.double_quantization"
+
+
+# ---------------------------------------------------------------------------------------------------------- train
+
+
+def steps_or_epochs(recipe: Recipe) -> Iterator[Finding]:
+    """The length is told once."""
+    if is_set(recipe, "train.steps") and is_set(recipe, "train.epochs"):
+        what = "train.epochs has no effect: train.steps says how long to train"
+        yield Finding("train.epochs", what, "remove one of the two")
+
+
+def looks_need_validation(recipe: Recipe) -> Iterator[Finding]:
+    """Without validation rows there is no best and nothing to look at."""
+    if recipe.data.validation is not None or recipe.data.split.validation > 0:
+        return
+    settings = {"train.early_stop": True, "train.eval_every": True, "train.keep": recipe.train.keep == "best"}
+    for key, applies in settings.items():
+        if applies and is_set(recipe, key):
+            what = f"{key} has no effect: there are no validation rows"
+            fix = "give data.validation or a data.split.validation above 0, or remove it"
+            yield Finding(key, what, fix, ("data",))
+
+
+# ------------------------------------------------------------------------------------------------------- evaluate
+
+
+def settings_of_scorers(recipe: Recipe) -> Iterator[Finding]:
+    """Some settings belong to one scorer."""
+    scorer = recipe.evaluate.scorer
+    if recipe.evaluate.fields and scorer not in ("auto", "json_fields"):
+        what = f"evaluate.fields has no effect with scorer: {scorer}"
+        yield Finding("evaluate.fields", what, "write scorer: json_fields, or remove evaluate.fields")
+    no_answers = scorer == "bits_per_byte" or isinstance(recipe.objective, PretrainObjective)
+    if is_set(recipe, "evaluate.max_new_tokens") and no_answers:
+        what = "evaluate.max_new_tokens has no effect: bits_per_byte writes no answers"
+        yield Finding("evaluate.max_new_tokens", what, "remove it", ("objective",))
+
+
+RULES: tuple[Rule, ...] = (
+    remote_code_is_pinned,
+    revision_needs_hub,
+    flash_attention_needs_half,
+    template_and_format,
+    settings_of_classification,
+    split_of_given_files,
+    split_leaves_rows,
+    sample_seed_needs_sample,
+    raw_text_is_pretrained,
+    pretraining_has_no_chat,
+    double_quantization_is_nf4,
+    steps_or_epochs,
+    looks_need_validation,
+    settings_of_scorers,
+)

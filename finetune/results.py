@@ -1,0 +1,269 @@
+"""What stages hand back: plain values, written to the run folder, read again, printed and shown in notebooks."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.data import Certificate, Prepared
+from finetune.errors import FinetuneError, Problem, nearest
+from finetune.recipe import MergedExport, Recipe
+from finetune.rundir import RunFolder, write_json, write_json_lines
+
+if TYPE_CHECKING:
+    from finetune.evaluation import TaskResult
+    from finetune.evaluation.held_out import Watch
+    from finetune.exporting import ProofRow, Verification
+    from finetune.training import Training
+
+# Rows that exported files are proven on: about 2,000 positions of a short-answer task, a few seconds on a CPU
+PROOF_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found; `certificate` is None when the data could not be prepared."""
+
+    problems: tuple[Problem, ...]
+    certificate: dict[str, Any] | None
+
+    @property
+    def passed(self) -> bool:
+        return not any(problem.severity == "error" for problem in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"problems": [problem.as_dict() for problem in self.problems], "certificate": self.certificate}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The comparison of tuned and base, one entry a task (the keys are those of `evaluation/results.json`)."""
+
+    tasks: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def write(cls, folder: RunFolder, result: TaskResult, answers: list[dict[str, Any]]) -> Evaluation:
+        """Write `evaluation/`: every answer, then the results."""
+        from finetune.evaluation import as_json
+
+        evaluation = cls((as_json(result),))
+        write_json_lines(folder.evaluation / "answers.jsonl", answers)
+        write_json(folder.evaluation / "results.json", {"tasks": list(evaluation.tasks)})
+        return evaluation
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Evaluation:
+        """Read `evaluation/results.json`.
+
+        Raises:
+            FinetuneError: the run has not been evaluated, or the file is damaged.
+        """
+        return cls(tuple(_read(folder.evaluation / "results.json", "finetune evaluate RUN")["tasks"]))
+
+    @property
+    def verdicts(self) -> list[str]:
+        return [str(task["verdict"]) for task in self.tasks]
+
+    def meets(self, requirement: str) -> bool:
+        """Whether every verdict is what the recipe's `evaluate.require` asks for."""
+        allowed = {
+            "better": {"better"},
+            "not_worse": {"better", "no detectable difference", "too few items to tell"},
+        }
+        return requirement == "nothing" or all(verdict in allowed[requirement] for verdict in self.verdicts)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"tasks": list(self.tasks)}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return (task and contestant, score, interval) for tables."""
+        found = []
+        for task in self.tasks:
+            if task["baseline"]:
+                baseline = task["baseline"]
+                found.append((f"{task['task']}: trivial ({baseline['name']})", *_scored(baseline, "score", "interval")))
+            found.append((f"{task['task']}: base", *_scored(task, "base", "base_interval")))
+            found.append((f"{task['task']}: {task['subject']}", *_scored(task, "tuned", "tuned_interval")))
+            found.append((f"{task['task']}: difference", *_scored(task, "difference", "interval", sign="+")))
+        return found
+
+    def _repr_html_(self) -> str:
+        sentences = "".join(f"<p><b>{html.escape(task['sentence'])}</b></p>" for task in self.tasks)
+        return sentences + _table(("", "score", "interval"), self.rows())
+
+
+def _scored(task: Mapping[str, Any], value: str, interval: str, sign: str = "") -> tuple[str, str]:
+    low, high = task[interval]
+    return f"{task[value]:{sign}.3f}", f"[{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """Every exported file with its proof (the keys of a proof are those of `exports/verification.json`)."""
+
+    proofs: dict[str, dict[str, Any]]
+
+    @classmethod
+    def write(cls, folder: RunFolder, proofs: Mapping[str, Verification]) -> Exports:
+        """Add proofs to `exports/verification.json`."""
+        path = folder.exports / "verification.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        exports = cls({**before, **{name: proof.as_dict() for name, proof in proofs.items()}})
+        write_json(path, exports.proofs)
+        return exports
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Exports:
+        """Read `exports/verification.json`.
+
+        Raises:
+            FinetuneError: nothing has been exported, or the file is damaged.
+        """
+        return cls(_read(folder.exports / "verification.json", "finetune export RUN"))
+
+    @property
+    def passed(self) -> bool:
+        return all(proof["passed"] for proof in self.proofs.values())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                f"{proof['kl']:.1e}",
+                f"{proof['top1_agreement']:.2%}",
+                f"{proof['greedy_match']:.0%}",
+                "passed" if proof["passed"] else "FAILED",
+            )
+            for name, proof in self.proofs.items()
+        ]
+        return _table(("file", "mean KL (nats)", "same likeliest token", "greedy answers equal", "verification"), rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A finished run."""
+
+    run: str
+    data: dict[str, Any]
+    train: dict[str, Any]
+    evaluation: Evaluation
+    exports: Exports
+    report: str
+    passed: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "data": self.data,
+            "train": self.train,
+            "evaluation": self.evaluation.as_dict(),
+            "exports": self.exports.proofs,
+            "verdict": self.evaluation.verdicts[0],
+            "passed": self.passed,
+            "report": self.report,
+        }
+
+
+def collect(folder: RunFolder, recipe: Recipe, evaluation: Evaluation, exports: Exports, page: Path) -> RunResult:
+    """Put a finished run's results together."""
+    return RunResult(
+        run=str(folder.path),
+        data=_read(folder.data / "certificate.json", "finetune run RECIPE"),
+        train=folder.finished("train") or {},
+        evaluation=evaluation,
+        exports=exports,
+        report=str(page),
+        passed=evaluation.meets(recipe.evaluate.require) and exports.passed,
+    )
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise FinetuneError(f"there is no {path.name} yet", where=str(path.parent), fix=remedy) from error
+    except ValueError as error:
+        raise FinetuneError(f"{path.name} is damaged: {error}", where=str(path), fix=remedy) from error
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    header = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def data_line(certificate: Certificate) -> str:
+    """Say the data stage in a line."""
+    rows = ", ".join(f"{count:,} {name}" for name, count in certificate.splits.items())
+    total, trained = certificate.tokens["total"], certificate.tokens["trained"]
+    dropped = sum(certificate.dropped.values())
+    return (
+        f"{certificate.format}: {rows} rows, {dropped:,} dropped; "
+        f"{trained:,} of {total:,} tokens are learned ({trained / max(1, total):.0%})"
+    )
+
+
+def training_line(done: Training) -> str:
+    """Say the training stage in a line."""
+    validation = "" if done.validation_loss is None else f", validation {done.validation_loss:.3f}"
+    return (
+        f"{done.steps} steps, {done.tokens:,} tokens in {done.seconds:.0f} s ({done.tokens_per_second:,.0f} tokens/s); "
+        f"loss {done.loss:.3f}{validation}; step {done.kept_step} kept"
+    )
+
+
+def proof_rows(data: Prepared) -> list[ProofRow]:
+    """Return the rows that exported files are proven on: test rows, or training rows where nothing is held out."""
+    from finetune.exporting import ProofRow
+
+    if data.test and not data.raw_text:
+        items = data.test[:PROOF_ROWS]
+        return [ProofRow(item.example.id, item.prompt, tuple(item.row.input_ids.tolist())) for item in items]
+    rows = [item.row for item in data.test] or data.train
+    wholes = [(row.id, tuple(row.input_ids.tolist())) for row in rows[:PROOF_ROWS]]
+    return [ProofRow(name, whole[: max(1, len(whole) // 2)], whole) for name, whole in wholes]
+
+
+def export_section(to: str, recipe: Recipe) -> MergedExport:
+    """Return what `--to` means: `merged`, or `merged:DTYPE`; bounds are the recipe's.
+
+    Raises:
+        FinetuneError: an unknown kind or number format.
+    """
+    kind, _, dtype = to.partition(":")
+    formats = ("auto", "float32", "bfloat16", "float16")
+    if kind != "merged" or (dtype and dtype not in formats):
+        near = nearest(dtype, formats) if kind == "merged" else "merged"
+        raise FinetuneError(f"cannot export to {to!r}", where="--to", fix=f"merged or merged:{near or 'float16'}")
+    section = next((section for section in recipe.export if section.kind == kind), MergedExport())
+    return section.model_copy(update={"dtype": dtype or section.dtype})
+
+
+def progress_on_terminal() -> Watch:
+    """Return a watcher that draws one bar a contestant on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    tasks: dict[str, Any] = {}
+
+    def watch(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            progress.start()
+            tasks[name] = progress.add_task(f"{name} answers", total=total)
+        progress.update(tasks[name], completed=done)
+        if done == total:
+            progress.stop()
+
+    return watch

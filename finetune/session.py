@@ -1,0 +1,220 @@
+"""A run that is open: its recipe, its folder, and what has been loaded of it, each thing once and only when asked for.
+
+`Run` is also what notebooks hold: `run.metrics()`, `run.model()`, `run.answer("...")`.
+"""
+
+from __future__ import annotations
+
+import html
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.data import Message, Prepared, prepare
+from finetune.data.chat import ChatEncoder
+from finetune.errors import FinetuneError, Problem
+from finetune.hardware import Machine, inspect_machine, resolve_dtype
+from finetune.models import Base, attach, attach_trained, load_model, load_tokenizer, quantization, resolve_base
+from finetune.models.base import context_length
+from finetune.recipe import FullMethod, Method, PretrainObjective, Recipe, load_recipe, to_yaml
+from finetune.rundir import RunFolder, create_run, open_run, write_json, write_json_lines
+from finetune.runtimes import TransformersRuntime
+from finetune.tracking import read_metrics
+
+if TYPE_CHECKING:
+    import pandas
+    from transformers import PreTrainedTokenizerBase
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
+
+
+class Run:
+    """A recipe at work.
+
+    Args:
+        recipe: the recipe.
+        folder: the run folder; None until `create` makes it, after the data has been certified.
+    """
+
+    def __init__(self, recipe: Recipe, folder: RunFolder | None = None) -> None:
+        self.recipe = recipe
+        self._folder = folder
+        self._model: Any = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open the run that lives in a folder.
+
+        Raises:
+            FinetuneError: there is none, or its recipe cannot be read.
+        """
+        folder = open_run(path)
+        return cls(load_recipe(folder.recipe), folder)
+
+    @property
+    def folder(self) -> RunFolder:
+        if self._folder is None:
+            raise FinetuneError("this run has no folder yet", where=self.recipe.where("run.name"), fix="train it first")
+        return self._folder
+
+    def create(self) -> RunFolder:
+        """Make the run folder, or take up the one an earlier call of the same recipe left; write the certificate.
+
+        Raises:
+            FinetuneError: the folder belongs to another recipe, or the certificate has errors.
+        """
+        self.data.certificate.require()
+        name = self.recipe.run.name or "run"
+        folder = create_run(
+            Path(self.recipe.run.folder) / name, recipe_text=to_yaml(self.recipe), identity=self.identity()
+        )
+        self._folder = folder
+        folder.update(base=self._about_base(), machine=self.machine.as_dict(), versions=versions())
+        certificate = self.data.certificate.as_dict()
+        write_json(folder.data / "certificate.json", certificate)
+        write_json(folder.data / "splits.json", self._splits())
+        write_json_lines(
+            folder.data / "dropped.jsonl",
+            [{"where": str(bad.origin), "reason": bad.reason, "detail": bad.detail} for bad in self.data.dropped],
+        )
+        folder.finish("data", certificate=certificate["hash"], splits=dict(self.data.certificate.splits))
+        return folder
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the trained weights, flat, so that a difference can be named."""
+        values: dict[str, Any] = {"base": self.base.fingerprint}
+        settings = self.recipe.model_dump(mode="json", include={"model", "objective", "method", "train"})
+        del settings["model"]["base"]
+        for section, entries in settings.items():
+            values.update({f"{section}.{key}": value for key, value in entries.items()})
+        data = self.recipe.data.model_dump(mode="json", exclude={"train", "validation", "test"})
+        values.update({f"data.{key}": value for key, value in data.items()})
+        values["data.files"] = sorted(self.data.certificate.files.values())
+        values["run.seed"] = self.recipe.run.seed
+        return values
+
+    def _about_base(self) -> dict[str, Any]:
+        return {"name": self.base.name, "revision": self.base.revision, "fingerprint": self.base.fingerprint}
+
+    def _splits(self) -> dict[str, list[str]]:
+        return {
+            "train": [row.id for row in self.data.train],
+            "validation": [row.id for row in self.data.validation],
+            "test": [item.example.id for item in self.data.test],
+        }
+
+    @cached_property
+    def machine(self) -> Machine:
+        return inspect_machine()
+
+    @cached_property
+    def base(self) -> Base:
+        return resolve_base(self.recipe.model, where=self.recipe.where("model.base"))
+
+    @cached_property
+    def _tokenizer(self) -> tuple[PreTrainedTokenizerBase, list[Problem]]:
+        return load_tokenizer(self.base, conversations=not isinstance(self.recipe.objective, PretrainObjective))
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._tokenizer[0]
+
+    @property
+    def notes(self) -> list[Problem]:
+        """What was mended about the base's tokenizer."""
+        return self._tokenizer[1]
+
+    @cached_property
+    def data(self) -> Prepared:
+        return prepare(self.recipe, self.tokenizer, context_length=context_length(self.base))
+
+    def _load_base(self, method: Method) -> Any:
+        import torch
+
+        # Weights that learn are float32, and with `full` all of them do
+        full = isinstance(method, FullMethod)
+        return load_model(
+            self.base,
+            dtype=torch.float32 if full else resolve_dtype(self.recipe.model.dtype, self.machine),
+            device=self.machine.device,
+            quantization=quantization(method),
+            vocabulary=len(self.tokenizer),
+        )
+
+    def learner(self) -> Any:
+        """Load the base and prepare the weights that learn; the run's model from then on."""
+        from transformers import set_seed
+
+        set_seed(self.recipe.run.seed)
+        model = self._load_base(self.recipe.method)
+        self._model = attach(model, self.recipe.method, where=self.recipe.where("method"))
+        return self._model
+
+    def model(self) -> Any:
+        """Return the trained model: a live PeftModel, or with `full` a PreTrainedModel.
+
+        Raises:
+            FinetuneError: the run has not been trained.
+        """
+        if self._model is None:
+            trained = self.folder.trained()
+            if isinstance(self.recipe.method, FullMethod):
+                self._model = self._load_folder(trained).eval()
+            else:
+                self._model = attach_trained(self._load_base(self.recipe.method), trained)
+        return self._model
+
+    def _load_folder(self, path: Path) -> Any:
+        own = Base(name=path.name, path=str(path), revision=None, fingerprint="", where=str(path))
+        return load_model(own, dtype=resolve_dtype(self.recipe.model.dtype, self.machine), device=self.machine.device)
+
+    def tuned(self) -> TransformersRuntime:
+        """Return the trained model as a contestant."""
+        return TransformersRuntime(self.model(), self.tokenizer, name="tuned")
+
+    def untuned(self) -> TransformersRuntime:
+        """Return the base as a contestant: the same weights with the adapter off, or with `full` the base anew."""
+        if isinstance(self.recipe.method, FullMethod):
+            model = load_model(
+                self.base, dtype=resolve_dtype(self.recipe.model.dtype, self.machine), device=self.machine.device
+            )
+            return TransformersRuntime(model.eval(), self.tokenizer, name="base")
+        return TransformersRuntime(self.model(), self.tokenizer, name="base", adapter=False)
+
+    def metrics(self) -> pandas.DataFrame:
+        """Return `metrics.jsonl` as a table, one line a log event."""
+        import pandas
+
+        return pandas.DataFrame(read_metrics(self.folder.metrics))
+
+    def answer(self, text: str, *, history: tuple[Message, ...] = (), max_new_tokens: int = 256) -> str:
+        """Answer one message as the tuned model, greedily, with the recipe's system prompt.
+
+        Args:
+            text: the user's message.
+            history: earlier turns.
+            max_new_tokens: longest answer.
+        """
+        encoder = ChatEncoder(self.tokenizer)
+        system = (Message("system", self.recipe.data.system),) if self.recipe.data.system else ()
+        prompt = encoder.prompt((*system, *history, Message("user", text)))
+        (given,) = self.tuned().generate([prompt], max_new_tokens=max_new_tokens, stop=encoder.stop_token_ids)
+        return given.text
+
+    def _repr_html_(self) -> str:
+        where = self._folder.path if self._folder else "not started"
+        return f"<b>run</b> {html.escape(str(where))} of {html.escape(self.base.name)}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a result."""
+    import platform
+
+    found = {"python": platform.python_version(), "finetune": metadata.version("finetune")}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,146 @@
+"""From the rows of one optimizer step to micro-batches that fit the machine.
+
+An optimizer step always learns from exactly `batch_size` rows. How these are laid out (end to end or padded, in one
+micro-batch or in many) changes speed and memory, never the sum of the losses nor its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import datasets
+import numpy as np
+import torch
+
+from finetune.data.rows import TokenRow
+
+IGNORED = -100
+
+
+class MicroBatch(TypedDict):
+    """Tensors of one forward pass.
+
+    `targets` holds at each position the token to predict next, or -100. `inputs` are the model's arguments: packed
+    rows have shape (1, tokens) and `position_ids` that start again with each row, padded ones (rows, longest) and an
+    `attention_mask`. `lengths` are the rows' lengths in tokens.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor
+    lengths: list[int]
+
+
+class StepBatch(TypedDict):
+    """What the data loader yields: all of one optimizer step."""
+
+    micro_batches: list[MicroBatch]
+    trained_tokens: int
+    tokens: int
+    row_ids: list[str]
+
+
+def lay_out(lengths: Sequence[int], *, limit: int, packing: bool) -> list[list[int]]:
+    """Divide rows among micro-batches of at most `limit` tokens, padding included.
+
+    Packed rows are placed longest first, each where it fits tightest (best-fit decreasing); padded ones with others
+    of like length. A row longer than `limit` gets a micro-batch of its own.
+
+    Returns:
+        Positions in `lengths`, one list a micro-batch; each position occurs once.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for row in order:
+        if packing:
+            fitting = [(space, index) for index, space in enumerate(room) if space >= lengths[row]]
+        else:
+            # Rows come longest first, so a bin's first row gives the width of all its rows
+            fitting = [
+                (0, index)
+                for index, rows in enumerate(bins[-1:], len(bins) - 1)
+                if (len(rows) + 1) * lengths[rows[0]] <= limit
+            ]
+        if fitting:
+            index = min(fitting)[1]
+            bins[index].append(row)
+            room[index] -= lengths[row]
+        else:
+            bins.append([row])
+            room.append(limit - lengths[row])
+    return bins
+
+
+def shifted_targets(row: TokenRow) -> np.ndarray:
+    """Return, for each position, the next token where that one is trained, else -100 (int64)."""
+    targets = np.full(len(row), IGNORED, dtype=np.int64)
+    targets[:-1] = np.where(row.trained[1:], row.input_ids[1:], IGNORED)
+    return targets
+
+
+class StepCollator:
+    """Make a StepBatch of the rows of one optimizer step."""
+
+    def __init__(self, *, limit: int, packing: bool, pad_id: int) -> None:
+        self.limit = limit
+        self.packing = packing
+        self.pad_id = pad_id
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> StepBatch:
+        """Lay out the rows of a step.
+
+        Args:
+            rows: items of a `row_dataset`.
+        """
+        return self.lay_out([token_row(row) for row in rows])
+
+    def lay_out(self, token_rows: Sequence[TokenRow]) -> StepBatch:
+        """Divide rows among micro-batches."""
+        lengths = [len(row) for row in token_rows]
+        make = _packed if self.packing else self._padded
+        micro_batches = [
+            make([token_rows[position] for position in positions])
+            for positions in lay_out(lengths, limit=self.limit, packing=self.packing)
+        ]
+        return {
+            "micro_batches": micro_batches,
+            "trained_tokens": sum(int(row.trained[1:].sum()) for row in token_rows),
+            "tokens": sum(lengths),
+            "row_ids": [row.id for row in token_rows],
+        }
+
+    def _padded(self, rows: Sequence[TokenRow]) -> MicroBatch:
+        width = max(len(row) for row in rows)
+        input_ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
+        attention = np.zeros((len(rows), width), dtype=np.int64)
+        targets = np.full((len(rows), width), IGNORED, dtype=np.int64)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = row.input_ids
+            attention[index, : len(row)] = 1
+            targets[index, : len(row)] = shifted_targets(row)
+        inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention)}
+        return {"inputs": inputs, "targets": torch.from_numpy(targets), "lengths": [len(row) for row in rows]}
+
+
+def _packed(rows: Sequence[TokenRow]) -> MicroBatch:
+    input_ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
+    positions = np.concatenate([np.arange(len(row)) for row in rows])
+    targets = np.concatenate([shifted_targets(row) for row in rows])
+    inputs = {"input_ids": torch.from_numpy(input_ids)[None], "position_ids": torch.from_numpy(positions)[None]}
+    return {"inputs": inputs, "targets": torch.from_numpy(targets)[None], "lengths": [len(row) for row in rows]}
+
+
+def row_dataset(rows: Sequence[TokenRow]) -> datasets.Dataset:
+    """Return rows as the dataset that TRL's trainer insists on; `token_row` turns an item back into a row."""
+    columns = {
+        "id": [row.id for row in rows],
+        "input_ids": [row.input_ids for row in rows],
+        "trained": [row.trained for row in rows],
+    }
+    return datasets.Dataset.from_dict(columns).with_format("numpy")
+
+
+def token_row(item: dict[str, Any]) -> TokenRow:
+    """Return the row of a dataset's item."""
+    return TokenRow(str(item["id"]), item["input_ids"], item["trained"])
