@@ -110,7 +110,7 @@ def read_corpus(recipe: Recipe) -> Corpus:
         notes += overlap(division.train, given["test"], where=recipe.where("data.test"))
     division = replace(
         division,
-        notes=notes,
+        notes=tuple(notes),
         validation=given.get("validation", division.validation),
         test=given.get("test", division.test),
     )

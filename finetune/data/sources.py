@@ -254,6 +254,6 @@ def _load_hub(spec: str, name: str, config: str | None, split: str | None) -> tu
         ) from None
     wanted = split or ("train" if "train" in splits or len(splits) > 1 else next(iter(splits)))
     if wanted not in splits:
-        fix = f"its splits: {', '.join(map(str, splits))}; write {spec.partition(':')[0]}:{name}:SPLIT"
+        fix = f"its splits: {', '.join(map(str, splits))}; write one of them after the name, as in hub:{name}:SPLIT"
         raise FinetuneError(f"the hub data set has no split {wanted!r}", where=spec, fix=fix)
     return splits[wanted], wanted

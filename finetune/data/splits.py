@@ -132,7 +132,8 @@ def overlap(train: Sequence[Example], test: Sequence[Example], *, where: str = "
     return [
         Problem(
             where,
-            f"{len(pairs):,} of {len(test):,} test rows are in the training rows too: {named}",
+            f"{len(pairs):,} of {len(test):,} test rows are in the training rows too, case and punctuation aside: "
+            f"{named}",
             "the verdict counts them; remove them from one side for a clean comparison",
             "warning",
         )
@@ -258,11 +259,12 @@ def _quotas(sizes: dict[str, int], target: int, total: int) -> dict[str, int]:
 
 def _impossible(clusters: Sequence[_Cluster], target: int, total: int, part: str, where: str) -> FinetuneError:
     largest = max((len(cluster.members) for cluster in clusters), default=0)
+    count = "1 cluster" if len(clusters) == 1 else f"{len(clusters):,} clusters"
     labelled = len({cluster.label for cluster in clusters}) > 1
     kept = "each label needs one to train on" if labelled else "one is needed to train on"
     return FinetuneError(
-        f"impossible split: {target:,} of {total:,} rows are asked for {part}, but they form {len(clusters):,} "
-        f"cluster{'' if len(clusters) == 1 else 's'} that stay together (the largest has {largest:,} rows) and {kept}",
+        f"impossible split: {target:,} of {total:,} rows are asked for {part}, but they form {count} kept whole (the "
+        f"largest has {largest:,} rows) and {kept}",
         where=where,
         fix=f"give more rows, set `{part}: 0`, name a file as `data.{part}`, or set `near_duplicates: ignore` or "
         "another `group_by`",

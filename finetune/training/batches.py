@@ -6,6 +6,7 @@ micro-batch or in many) changes speed and memory, never the sum of the losses no
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -43,25 +44,37 @@ class StepBatch(TypedDict):
 def lay_out(lengths: Sequence[int], *, limit: int, packing: bool) -> list[list[int]]:
     """Divide rows among micro-batches of at most `limit` tokens, padding included.
 
-    Packed rows are placed longest first, each where it fits tightest (best-fit decreasing); padded ones with others
-    of like length. A row longer than `limit` gets a micro-batch of its own.
+    Packed rows fill as few micro-batches as best-fit decreasing needs, evenly; padded ones lie with others of like
+    length. A row longer than `limit` gets a micro-batch of its own.
 
     Returns:
         Positions in `lengths`, one list a micro-batch; each position occurs once.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    if not packing:
+        return _of_like_length(order, lengths, limit)
+    tight = _best_fit(order, lengths, limit)
+    even = _evenly(order, lengths, len(tight))
+    fits = all(len(rows) == 1 or sum(lengths[row] for row in rows) <= limit for rows in even)
+    return even if fits else tight
+
+
+def _of_like_length(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
+    bins: list[list[int]] = []
+    for row in order:
+        # Rows come longest first, so a bin's first row gives the width of all its rows
+        if bins and (len(bins[-1]) + 1) * lengths[bins[-1][0]] <= limit:
+            bins[-1].append(row)
+        else:
+            bins.append([row])
+    return bins
+
+
+def _best_fit(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
     bins: list[list[int]] = []
     room: list[int] = []
     for row in order:
-        if packing:
-            fitting = [(space, index) for index, space in enumerate(room) if space >= lengths[row]]
-        else:
-            # Rows come longest first, so a bin's first row gives the width of all its rows
-            fitting = [
-                (0, index)
-                for index, rows in enumerate(bins[-1:], len(bins) - 1)
-                if (len(rows) + 1) * lengths[rows[0]] <= limit
-            ]
+        fitting = [(space, index) for index, space in enumerate(room) if space >= lengths[row]]
         if fitting:
             index = min(fitting)[1]
             bins[index].append(row)
@@ -70,6 +83,17 @@ def lay_out(lengths: Sequence[int], *, limit: int, packing: bool) -> list[list[i
             bins.append([row])
             room.append(limit - lengths[row])
     return bins
+
+
+def _evenly(order: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Put each row, longest first, where least lies: a last micro-batch of a few tokens would cost as much as a full."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    load = [(0, index) for index in range(count)]
+    for row in order:
+        tokens, index = heapq.heappop(load)
+        bins[index].append(row)
+        heapq.heappush(load, (tokens + lengths[row], index))
+    return [rows for rows in bins if rows]
 
 
 def shifted_targets(row: TokenRow) -> np.ndarray:

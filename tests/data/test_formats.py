@@ -96,7 +96,7 @@ TICKETS = [{"body": f"text {n}", "queue": "ab"[n % 2], "n": n} for n in range(6)
         ({"text": "a b c", "url": "http://x"}, "text", {"text": "text"}, "column 'text' holds raw text"),
         ({"content": "a b c"}, "text", {"text": "content"}, None),
     ],
-)  # fmt: skip
+)
 def test_formats_are_recognised(fields: dict[str, Any], name: str, columns: dict[str, str], why: str | None) -> None:
     found = recognise(rows(fields, fields), section())
     assert (found.format, found.columns) == (name, columns)
@@ -122,10 +122,12 @@ def test_nothing_fits() -> None:
         recognise(rows({"id": 1, "frage": "wer?", "antwort": "ich"}), section(), where="recipe.yaml:7")
     assert str(caught.value) == (
         "recipe.yaml:7: no format fits the columns 'id', 'frage', 'antwort'\n"
-        "      messages: no column holds turns with role and content (needs a column of turns with 'role' and 'content')\n"
+        "      messages: no column holds turns with role and content "
+        "(needs a column of turns with 'role' and 'content')\n"
         "      sharegpt: no column holds turns with from and value (needs a column of turns with 'from' and 'value')\n"
         "      alpaca: no column 'instruction' (needs columns 'instruction' and 'output')\n"
-        "      prompt_completion: no columns that are usually named so (needs a pair such as 'prompt' and 'completion' or "
+        "      prompt_completion: no columns that are usually named so "
+        "(needs a pair such as 'prompt' and 'completion' or "
         "'question' and 'answer')\n"
         "      classification: no column that is usually named as a text (needs a text column and a label column whose "
         "short values repeat)\n"
@@ -143,11 +145,11 @@ def test_nothing_fits() -> None:
         (CHAT | {"conversations": [{"from": "human", "value": "x"}]}, ["as 'messages'", "as 'sharegpt'"]),
         ({"chosen": chat("a", "b"), "rejected": chat("a", "c")}, ["several columns hold turns: 'chosen', 'rejected'"]),
         ({"prompt": "a", "completion": "b", "question": "c", "answer": "d"}, ["several pairs"]),
-        ({"subject": "a", "body": "b", "description": "c", "queue": "x"}, ["several columns may be the text: 'body', 'descr"]),
+        ({"subject": "a", "body": "b", "description": "c", "queue": "x"}, ["may be the text: 'body', 'descr"]),
         ({"body": "b", "queue": "x", "category": "y"}, ["several columns may be the label: 'category', 'queue'"]),
         ({"text": "a", "code": "long words " * 20}, ["beside 'text', column 'code' may be what is to be learned"]),
     ],
-)  # fmt: skip
+)
 def test_ambiguous_columns_are_refused(fields: dict[str, Any], words: list[str]) -> None:
     (problem,) = refused(*[fields] * 4)
     assert all(word in problem.what for word in words), problem.what
@@ -254,15 +256,31 @@ def test_sharegpt_names() -> None:
         ([{"role": "system", "content": "s"}], "no assistant answer", "the last turn is 'system'"),
         (chat("a", "b", first="assistant"), "roles do not alternate", "turn 1 is 'assistant' as the first turn"),
         (chat("a") + chat("b", "c"), "roles do not alternate", "turn 2 is 'user' after 'user'"),
-        (chat("a", "b") + chat("c", first="assistant"), "roles do not alternate", "turn 3 is 'assistant' after 'assistant'"),
-        ([*chat("a", "b"), {"role": "system", "content": "s"}], "roles do not alternate", "turn 3 is 'system' after 'assistant'"),
+        (
+            chat("a", "b") + chat("c", first="assistant"),
+            "roles do not alternate",
+            "turn 3 is 'assistant' after 'assistant'",
+        ),
+        (
+            [*chat("a", "b"), {"role": "system", "content": "s"}],
+            "roles do not alternate",
+            "turn 3 is 'system' after 'assistant'",
+        ),
         (chat("a", ""), "empty answer", "turn 2 of column 'turns' is ''"),
         (chat("a", None), "empty answer", "turn 2 of column 'turns' is null"),
         (chat(" \n", "b"), "empty prompt", "turn 1 of column 'turns' is ' \\n'"),
         (chat({"x": 1}, "b"), "not text", "turn 1 of column 'turns' holds {'x': 1}"),
-        (chat([{"type": "image_url"}], "b"), "not text", "turn 1 of column 'turns' has a part that is no text: {'type': 'image_url'}"),
+        (
+            chat([{"type": "image_url"}], "b"),
+            "not text",
+            "turn 1 of column 'turns' has a part that is no text: {'type': 'image_url'}",
+        ),
         ([{"role": "usr", "content": "a"}], "unknown role", "turn 1 of column 'turns' has role 'usr'"),
-        (answered(content=None, tool_calls=[1]), "unsupported part of a turn", "turn 2 of column 'turns' has 'tool_calls': [1]"),
+        (
+            answered(content=None, tool_calls=[1]),
+            "unsupported part of a turn",
+            "turn 2 of column 'turns' has 'tool_calls': [1]",
+        ),
         (answered(weight=0.5), "bad weight", "turn 2 of column 'turns' has weight 0.5"),
         (answered(weight=0), "nothing to learn", "every assistant turn has weight 0"),
         ("text", "not a list of turns", "column 'turns' holds 'text'"),
@@ -270,7 +288,7 @@ def test_sharegpt_names() -> None:
         ([], "empty prompt", "column 'turns' is []"),
         (None, "empty prompt", "column 'turns' is null"),
     ],
-)  # fmt: skip
+)
 def test_conversations_that_cannot_be_learned(messages: Any, reason: str, detail: str) -> None:
     good = {"turns": CHAT["messages"]}
     examples, rejected = convert(good, good, {"turns": messages})
@@ -362,7 +380,8 @@ def test_classification_asks_for_one_of_the_classes() -> None:
     assert turns(examples[1]) == [
         (
             "user",
-            "Which of these classes does the text belong to?\nClasses: a, b\nAnswer with the class only.\n\nText: text 1",
+            "Which of these classes does the text belong to?\n"
+            "Classes: a, b\nAnswer with the class only.\n\nText: text 1",
         ),
         ("assistant", "b"),
     ]

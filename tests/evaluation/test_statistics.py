@@ -349,7 +349,7 @@ def rates(draw: Draw, truth: float, *, binary: bool, clusters: list[int] | None 
             higher_is_better=True,
             clusters=clusters,
             seed=number,
-            resamples=400,
+            resamples=1000,
         )
         held += found.interval[0] <= truth <= found.interval[1]
         decided += found.verdict in ("better", "worse")

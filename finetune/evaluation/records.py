@@ -1,0 +1,70 @@
+"""What a run folder holds, read without loading a model: `read_records(folder)` feeds the report and the model card.
+
+What is not there yet is None or empty. `said` holds the tables that page and card have in common, already in words.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import FinetuneError
+from finetune.evaluation.facts import data_facts, proof_rows, score_rows, training_facts
+from finetune.rundir import RunFolder
+from finetune.tracking import read_metrics
+
+
+def read_records(folder: RunFolder) -> dict[str, Any]:
+    """Read everything the report and the model card are made of.
+
+    Args:
+        folder: the run, in whatever state.
+
+    Returns:
+        `name`, `identity`, `machine`, `versions`, `base`, `stages` (from the manifest), `recipe` (text), `metrics`,
+        `certificate`, `tasks`, `answers`, `proofs`, and `said`: `scores` (a list of rows for each task), `data`,
+        `training` (name and text) and `proofs` (rows).
+
+    Raises:
+        FinetuneError: a file is damaged, or the folder has no manifest.
+    """
+    manifest = folder.manifest()
+    records: dict[str, Any] = {
+        "name": folder.name,
+        **{key: manifest.get(key) or {} for key in ("identity", "machine", "versions", "base", "stages")},
+        "recipe": folder.recipe.read_text(encoding="utf-8") if folder.recipe.exists() else "",
+        "metrics": read_metrics(folder.metrics),
+        "certificate": _json(folder.data / "certificate.json", None),
+        "tasks": _json(folder.evaluation / "results.json", {"tasks": []})["tasks"],
+        "answers": _json_lines(folder.evaluation / "answers.jsonl"),
+        "proofs": _json(folder.exports / "verification.json", {}),
+    }
+    records["said"] = {
+        "scores": [score_rows(task) for task in records["tasks"]],
+        "proofs": proof_rows(records["proofs"]),
+        "data": data_facts(records["certificate"]),
+        "training": training_facts(records),
+    }
+    return records
+
+
+def _json(path: Path, absent: Any) -> Any:
+    return _parsed(path, path.read_text(encoding="utf-8")) if path.exists() else absent
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    # Not splitlines(): U+2028 and its like stand unescaped inside JSON texts
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return [_parsed(path, line, number) for number, line in enumerate(lines, 1) if line]
+
+
+def _parsed(path: Path, text: str, line: int = 0) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise FinetuneError(
+            f"this file is damaged: {error}",
+            where=f"{path}:{line}" if line else str(path),
+            fix="delete it and run the stage that writes it again",
+        ) from error
