@@ -68,6 +68,7 @@ def missing_extra(package: str, extra: str, purpose: str) -> FinetuneError:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name most like `name`, or None when nothing comes near."""
-    found = difflib.get_close_matches(name.lower(), list(valid), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """Return the valid name most like `name`, whatever their case, or None when nothing comes near."""
+    spellings = {choice.lower(): choice for choice in valid}
+    found = difflib.get_close_matches(name.lower(), list(spellings), n=1, cutoff=0.6)
+    return spellings[found[0]] if found else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from finetune import pipeline, recipe
 from finetune.recipe import Recipe
 from finetune.results import Checked, Evaluation, Exports, RunResult
 from finetune.session import Run
-from finetune.tracking import Figures
+from finetune.tracking import Figures, read_metrics
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -39,8 +40,13 @@ def run(settings: Recipe) -> RunResult:
 
 
 def train(settings: Recipe) -> Run:
-    """Prepare the data and train; in a notebook with a curve that grows."""
-    return pipeline.train(settings, tell=print, watcher=LiveCurve() if in_notebook() else None)
+    """Prepare the data and train; in a notebook with a curve that grows, and is drawn whole at the end."""
+    if not in_notebook():
+        return pipeline.train(settings, tell=print)
+    curve = LiveCurve()
+    work = pipeline.train(settings, tell=print, watcher=curve)
+    curve.draw(read_metrics(work.folder.metrics), (work.folder.finished("train") or {}).get("kept_step"))
+    return work
 
 
 def evaluate(work: Run) -> Evaluation:
@@ -74,10 +80,16 @@ def show_mask(settings: Recipe, rows: int = 3) -> Shown:
     Raises:
         FinetuneError: as the data stage.
     """
-    from finetune.data.view import as_html
+    from finetune.data.view import NOT_LEARNED, STYLE, as_html
 
     work = Run(settings)
-    return Shown("".join(as_html(row, work.tokenizer) for row in work.data.train[:rows]))
+    legend = f'<p><span style="{STYLE}">learned</span> <span style="{NOT_LEARNED}">read, not learned</span></p>'
+    shown = [
+        f"<p><b>{html.escape(row.id)}</b>: {int(row.trained.sum()):,} of {len(row):,} tokens are learned</p>"
+        + as_html(row, work.tokenizer)
+        for row in work.data.train[:rows]
+    ]
+    return Shown(legend + "".join(shown))
 
 
 class LiveCurve:
@@ -92,18 +104,20 @@ class LiveCurve:
     def log(self, step: int, figures: Figures) -> None:
         self._lines.append({"step": step, **figures})
         if len(self._lines) % self.EVERY == 0:
-            self._draw()
+            self.draw(self._lines)
 
     def finish(self, summary: Figures) -> None:
-        """Draw the whole curve."""
-        self._draw()
+        """Nothing to do: `train` draws the whole curve, with the steps of before an interruption."""
 
-    def _draw(self) -> None:
+    def draw(self, lines: Sequence[Mapping[str, Any]], kept_step: int | None = None) -> None:
+        """Draw a curve, in place of the one drawn before; nothing where no line has a loss."""
         from IPython.display import SVG, display
 
         from finetune.evaluation.plots import loss_curve
 
-        picture = SVG(loss_curve(self._lines, None))
+        if not any("loss" in line or "eval_loss" in line for line in lines):
+            return
+        picture = SVG(loss_curve(lines, kept_step))
         if self._display is None:
             self._display = display(picture, display_id=True)
         else:

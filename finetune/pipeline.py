@@ -97,6 +97,7 @@ def train(recipe: Recipe, *, tell: Tell = silent, quiet: bool = True, watcher: T
     facts = {**done.as_dict(), "trainable": trainable.learning, "parameters": trainable.total}
     tracker.finish({key: value for key, value in facts.items() if isinstance(value, (int, float))})
     folder.finish("train", **facts)
+    work.settle()
     tell(f"train    {results.training_line(done)}")
     return work
 
@@ -149,7 +150,6 @@ def export(work: Run, to: str | None = None, *, tell: Tell = silent) -> Exports:
             section,
             base=work.base,
             trained_folder=work.folder.trained(),
-            trained=work.tuned(),
             tokenizer=work.tokenizer,
             rows=results.proof_rows(work.data),
             stop=work.data.stop,

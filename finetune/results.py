@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # Rows that exported files are proven on: about 2,000 positions of a short-answer task, a few seconds on a CPU
 PROOF_ROWS = 16
 
+# Tables and problems on a notebook's page, readable on a light and on a dark one
+LEFT = "text-align:left;vertical-align:top"
+WRAPPED = "white-space:pre-wrap;text-align:left"
+TINTS = {"error": "#d92d20", "warning": "#c2570c", "note": "#697586"}
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -37,6 +42,18 @@ class Checked:
 
     def as_dict(self) -> dict[str, Any]:
         return {"problems": [problem.as_dict() for problem in self.problems], "certificate": self.certificate}
+
+    def _repr_html_(self) -> str:
+        from finetune.evaluation.facts import data_facts
+
+        outcome = "ready to train" if self.passed else "not ready to train"
+        facts = _table(("data", ""), data_facts(self.certificate)) if self.certificate else ""
+        return f"<p><b>{outcome}</b></p>" + "".join(map(_problem, self.problems)) + facts
+
+
+def _problem(problem: Problem) -> str:
+    tint = TINTS[problem.severity]
+    return f'<pre style="{WRAPPED}"><b style="color:{tint}">{problem.severity}</b> {html.escape(str(problem))}</pre>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +96,17 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         return {"tasks": list(self.tasks)}
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Return (task and contestant, score, interval) for tables."""
-        found = []
-        for task in self.tasks:
-            if task["baseline"]:
-                baseline = task["baseline"]
-                found.append((f"{task['task']}: trivial ({baseline['name']})", *_scored(baseline, "score", "interval")))
-            found.append((f"{task['task']}: base", *_scored(task, "base", "base_interval")))
-            found.append((f"{task['task']}: {task['subject']}", *_scored(task, "tuned", "tuned_interval")))
-            found.append((f"{task['task']}: difference", *_scored(task, "difference", "interval", sign="+")))
-        return found
-
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p><b>{html.escape(task['sentence'])}</b></p>" for task in self.tasks)
-        return sentences + _table(("", "score", "interval"), self.rows())
+        from finetune.evaluation.facts import score_rows
 
-
-def _scored(task: Mapping[str, Any], value: str, interval: str, sign: str = "") -> tuple[str, str]:
-    low, high = task[interval]
-    return f"{task[value]:{sign}.3f}", f"[{low:{sign}.3f}, {high:{sign}.3f}]"
+        return "".join(
+            f"<p><b>{html.escape(task['sentence'])}</b></p>"
+            + _table(
+                (str(task["scorer"]), "score", f"interval ({task['confidence']:.0%})"),
+                [(row["label"], row["score"], row["interval"]) for row in score_rows(task)],
+            )
+            for task in self.tasks
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +138,23 @@ class Exports:
         return all(proof["passed"] for proof in self.proofs.values())
 
     def _repr_html_(self) -> str:
-        rows = [
-            (
-                name,
-                f"{proof['kl']:.1e}",
-                f"{proof['top1_agreement']:.2%}",
-                f"{proof['greedy_match']:.0%}",
-                "passed" if proof["passed"] else "FAILED",
-            )
-            for name, proof in self.proofs.items()
-        ]
-        return _table(("file", "mean KL (nats)", "same likeliest token", "greedy answers equal", "verification"), rows)
+        from finetune.evaluation.facts import proof_rows
+
+        head = ("file", "verification", "mean KL (nats)", "same likeliest token", "equal greedy answers", "on disk")
+        return _table(
+            head,
+            [
+                (
+                    row["file"],
+                    "passed" if row["passed"] else "FAILED",
+                    f"{row['kl']} (at most {row['kl_bound']})",
+                    f"{row['top1']} of {row['positions']} positions (at least {row['top1_bound']})",
+                    row["greedy"],
+                    self.proofs[name]["path"],
+                )
+                for name, row in zip(self.proofs, proof_rows(self.proofs), strict=True)
+            ],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +181,10 @@ class RunResult:
             "report": self.report,
         }
 
+    def _repr_html_(self) -> str:
+        places = _table(("written", ""), [("run folder", self.run), ("report", self.report)])
+        return self.evaluation._repr_html_() + self.exports._repr_html_() + places
+
 
 def collect(folder: RunFolder, recipe: Recipe, evaluation: Evaluation, exports: Exports, page: Path) -> RunResult:
     """Put a finished run's results together."""
@@ -190,10 +208,12 @@ def _read(path: Path, remedy: str) -> dict[str, Any]:
         raise FinetuneError(f"{path.name} is damaged: {error}", where=str(path), fix=remedy) from error
 
 
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
-    header = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f'<{tag} style="{LEFT}">{html.escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', head)}</thead><tbody>{body}</tbody></table>"
 
 
 def data_line(certificate: Certificate) -> str:

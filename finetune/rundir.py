@@ -89,10 +89,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
         flush_folder(aside)
         aside.chmod(0o755)
         if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-            os.replace(target, old / "replaced")
-            os.replace(aside, target)
-            shutil.rmtree(old)
+            _replace_folder(target, aside)
         else:
             os.replace(aside, target)
         _flush(target.parent)
@@ -100,6 +97,18 @@ def staged_folder(target: Path) -> Iterator[Path]:
         raise _cannot_write(target, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace_folder(target: Path, new: Path) -> None:
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    os.replace(target, old / "replaced")
+    try:
+        os.replace(new, target)
+    except OSError:
+        os.replace(old / "replaced", target)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
 
 
 def flush_folder(folder: Path) -> None:
@@ -178,11 +187,14 @@ class RunFolder:
         """
         path = self.path / MANIFEST
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(manifest, dict) or not {"identity", "stages"} <= manifest.keys():
+                raise ValueError("it has no identity and stages")
         except (OSError, ValueError) as error:
             raise FinetuneError(
                 f"cannot read the run's manifest: {error}", where=str(path), fix="is this the folder of a run?"
             ) from error
+        return manifest
 
     def update(self, **entries: Any) -> None:
         """Set top-level entries of the manifest."""
@@ -217,13 +229,19 @@ def create_run(path: Path, *, recipe_text: str, identity: Mapping[str, Any]) -> 
         _require_same(folder, identity)
         write_text(folder.recipe, recipe_text)
         return folder
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not _is_free(path):
         raise FinetuneError(
             "this folder exists and is not a run", where=str(path), fix="give the run another name: --set run.name=NAME"
         )
-    write_text(folder.recipe, recipe_text)
+    # The manifest first: a folder that was killed before it has one holds nothing else, so it can be taken up
     write_json(path / MANIFEST, {"identity": dict(identity), "stages": {}})
+    write_text(folder.recipe, recipe_text)
     return folder
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a folder is empty but for a manifest that a kill left half written."""
+    return path.is_dir() and all(entry.name.startswith(f".{MANIFEST}.") for entry in path.iterdir())
 
 
 def open_run(path: str | Path) -> RunFolder:

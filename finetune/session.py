@@ -15,7 +15,16 @@ from finetune.data import Message, Prepared, prepare
 from finetune.data.chat import ChatEncoder
 from finetune.errors import FinetuneError, Problem
 from finetune.hardware import Machine, inspect_machine, resolve_dtype
-from finetune.models import Base, attach, attach_trained, load_model, load_tokenizer, quantization, resolve_base
+from finetune.models import (
+    Base,
+    attach,
+    attach_trained,
+    folder_base,
+    load_model,
+    load_tokenizer,
+    quantization,
+    resolve_base,
+)
 from finetune.models.base import context_length
 from finetune.recipe import FullMethod, Method, PretrainObjective, Recipe, load_recipe, to_yaml
 from finetune.rundir import RunFolder, create_run, open_run, write_json, write_json_lines
@@ -151,6 +160,11 @@ class Run:
         self._model = attach(model, self.recipe.method, where=self.recipe.where("method"))
         return self._model
 
+    def settle(self) -> None:
+        """After training: weights that all learned in float32 are read again in the recipe's number format."""
+        if isinstance(self.recipe.method, FullMethod):
+            self._model = None
+
     def model(self) -> Any:
         """Return the trained model: a live PeftModel, or with `full` a PreTrainedModel.
 
@@ -166,8 +180,9 @@ class Run:
         return self._model
 
     def _load_folder(self, path: Path) -> Any:
-        own = Base(name=path.name, path=str(path), revision=None, fingerprint="", where=str(path))
-        return load_model(own, dtype=resolve_dtype(self.recipe.model.dtype, self.machine), device=self.machine.device)
+        return load_model(
+            folder_base(path), dtype=resolve_dtype(self.recipe.model.dtype, self.machine), device=self.machine.device
+        )
 
     def tuned(self) -> TransformersRuntime:
         """Return the trained model as a contestant."""

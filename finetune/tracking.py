@@ -7,10 +7,14 @@ import netrc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from finetune.errors import FinetuneError, missing_extra
 from finetune.recipe.schema import TrackSection, WandbTracker
+
+# The public service moved from the first to the second with wandb 0.31
+WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 
 Figures = Mapping[str, float | int | str | None]
 
@@ -32,7 +36,9 @@ class JsonLines:
     def __init__(self, path: Path, *, resume_step: int = 0) -> None:
         self.path = path
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= resume_step] if resume_step else []
-        path.write_text("".join(kept), encoding="utf-8")
+        aside = path.with_name(f".{path.name}.kept")
+        aside.write_text("".join(kept), encoding="utf-8")
+        os.replace(aside, path)
 
     def log(self, step: int, figures: Figures) -> None:
         with self.path.open("a", encoding="utf-8") as handle:
@@ -55,16 +61,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Wandb:
-    """Weights & Biases. Offline where there is no key, so that nothing waits for a login."""
+    """Weights & Biases. Offline where there is no key, so that nothing waits for a login.
+
+    With `mode: auto` the environment's WANDB_MODE may keep a run offline, but not put it online.
+    """
 
     def __init__(self, section: WandbTracker, *, run_name: str, folder: Path, config: Mapping[str, Any]) -> None:
+        mode = _wandb_mode() if section.mode == "auto" else section.mode
+        if mode != "online":
+            # Offline runs, too, tell the service how wandb itself is doing (wandb 0.31), unless this is off
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb
         except ImportError as error:
             raise missing_extra("wandb", "wandb", "track.wandb") from error
-        mode = section.mode
-        if mode == "auto":
-            mode = "online" if _has_wandb_key() else "offline"
         try:
             self._run = wandb.init(
                 project=section.project,
@@ -88,13 +98,22 @@ class Wandb:
         self._run.finish()
 
 
+def _wandb_mode() -> Literal["online", "offline", "disabled"]:
+    asked = os.environ.get("WANDB_MODE")
+    if asked == "disabled":
+        return "disabled"
+    return "online" if asked != "offline" and _has_wandb_key() else "offline"
+
+
 def _has_wandb_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
+    own = os.environ.get("WANDB_BASE_URL")
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        known = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(host in known for host in ([urlsplit(own).netloc] if own else WANDB_HOSTS))
 
 
 class Trackers:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from typer.core import TyperCommand
 
 from finetune.cli import output
 from finetune.cli.output import DONE, MENDABLE, NOT_PASSED, quiet_output, show, tell, teller
@@ -13,6 +14,18 @@ from finetune.cli.output import DONE, MENDABLE, NOT_PASSED, quiet_output, show, 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
     from finetune.session import Run
+
+
+class Verb(TyperCommand):
+    """A command whose result is its exit code, and whose faults are told as `output.guarded` tells them.
+
+    Wrong options and missing arguments are found before it is invoked; Typer tells those, with exit code 2.
+    """
+
+    def invoke(self, ctx: typer.Context) -> None:  # type: ignore[override]  # its own type is not public
+        run = super().invoke
+        raise typer.Exit(output.guarded(lambda: run(ctx), as_json=bool(ctx.params.get("as_json"))))
+
 
 app = typer.Typer(
     help="Tune a small model on your data, prove that it beats its base, and ship a file proven to behave like it.",
@@ -33,7 +46,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-@app.command()
+@app.command(cls=Verb)
 def init(
     data: Annotated[str, typer.Option(help="Your data: a file or a glob.")],
     base: Annotated[str, typer.Option(help="The base model.")],
@@ -47,7 +60,7 @@ def init(
     return DONE
 
 
-@app.command()
+@app.command(cls=Verb)
 def check(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False) -> int:
     """Say now all that would fail in an hour: recipe, data, masks, names, disk."""
     from finetune.recipe import load_recipe, problems
@@ -68,7 +81,7 @@ def check(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False) -> 
     return MENDABLE if errors else DONE
 
 
-@app.command()
+@app.command(cls=Verb)
 def run(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> int:
     """Do the whole path: data, training, evaluation, exports, report. Called again, it goes on where it stopped."""
     from finetune import pipeline
@@ -81,7 +94,7 @@ def run(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, quiet
     return DONE if result.passed else NOT_PASSED
 
 
-@app.command()
+@app.command(cls=Verb)
 def train(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, quiet: Quiet = False) -> int:
     """Prepare the data and train."""
     from finetune import pipeline
@@ -92,7 +105,7 @@ def train(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, qui
     return DONE
 
 
-@app.command()
+@app.command(cls=Verb)
 def evaluate(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> int:
     """Compare the tuned model of a run with its base on the held-out rows."""
     from finetune import pipeline
@@ -104,13 +117,13 @@ def evaluate(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> int:
     return DONE if found.meets(work.recipe.evaluate.require) else NOT_PASSED
 
 
-@app.command()
+@app.command(cls=Verb)
 def merge(run: RunPath, as_json: Json = False) -> int:
     """Fold the run's adapter into its base, and prove the merged model."""
     return export(run, to="merged", as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Verb)
 def export(
     run: RunPath,
     to: Annotated[Optional[str], typer.Option(help="merged or merged:DTYPE; unset means the recipe's list.")] = None,  # noqa: UP045
@@ -127,7 +140,7 @@ def export(
     return DONE if exports.passed else NOT_PASSED
 
 
-@app.command()
+@app.command(cls=Verb)
 def report(run: RunPath) -> int:
     """Make the report page and the model card of a run again."""
     from finetune import pipeline
@@ -136,7 +149,7 @@ def report(run: RunPath) -> int:
     return DONE
 
 
-@app.command()
+@app.command(cls=Verb)
 def chat(run: RunPath) -> int:
     """Talk to the tuned model of a run; an empty line ends it."""
     from finetune.cli.talk import talk
@@ -144,7 +157,7 @@ def chat(run: RunPath) -> int:
     return talk(_opened(run))
 
 
-@app.command()
+@app.command(cls=Verb)
 def explain(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False) -> int:
     """Print every effective value of a recipe and where it came from."""
     from finetune.recipe import explain as effective
@@ -158,7 +171,7 @@ def explain(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False) -
     return DONE
 
 
-@app.command()
+@app.command(cls=Verb)
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="The reference of all options as Markdown.")] = False,
 ) -> int:
@@ -172,7 +185,7 @@ def schema(
     return DONE
 
 
-@data_app.command()
+@data_app.command(cls=Verb)
 def inspect(
     recipe: RecipeFile,
     rows: Annotated[int, typer.Option(help="How many training rows to show.")] = 3,
@@ -206,4 +219,4 @@ def _opened(path: Path) -> Run:
 
 def main() -> None:
     """Run the command line and exit."""
-    output.guarded(lambda: app(standalone_mode=False))
+    app()

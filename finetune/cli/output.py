@@ -59,25 +59,30 @@ def calm_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def guarded(verb: Callable[[], int | None]) -> None:
-    """Run the command line and end the process: mendable faults with their text and 2, bugs with a traceback and 1."""
-    as_json = "--json" in sys.argv
+def guarded(verb: Callable[[], int | None], *, as_json: bool) -> int:
+    """Run a verb and return the exit code: mendable faults with their text and 2, bugs with a traceback and 1.
+
+    Args:
+        verb: returns the exit code, or None for 0.
+        as_json: tell mendable faults on standard output too, as JSON.
+    """
     try:
         code = verb() or DONE
+        sys.stdout.flush()
+        return code
     except FinetuneError as error:
         if as_json:
             show({"problems": [problem.as_dict() for problem in error.problems]}, as_json=True, text="")
         sys.stderr.write(f"{error}\n")
-        code = MENDABLE
+        return MENDABLE
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; call the same command again to go on\n")
-        code = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = DONE
+        return DONE
     except Exception:
         traceback.print_exc()
         sys.stderr.write("this is a bug of finetune's; please report it with the text above\n")
-        code = BUG
-    sys.exit(code)
+        return BUG

@@ -34,14 +34,20 @@ TOLD = 10
 class TestItem:
     """A held-out row: what is asked, as token ids, and what ought to be answered.
 
-    `row` holds prompt and answer together with the answer marked, for likelihoods.
+    `rows` hold prompt and answer together with the answer marked, for likelihoods: one, or the pieces of a raw text
+    that is longer than the maximum length.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
 
     example: Example
     prompt: tuple[int, ...]
-    row: TokenRow
+    rows: tuple[TokenRow, ...]
+
+    @property
+    def row(self) -> TokenRow:
+        """The row, or of a raw text the first piece."""
+        return self.rows[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +89,7 @@ def read_corpus(recipe: Recipe) -> Corpus:
     recognition = recognise(source.rows, section, where=recipe.where("data.format"))
     _check_objective(recipe, recognition)
     examples, rejected = to_examples(source.rows, recognition, section, where=recipe.where("data"))
-    labels = tuple(labels_of(examples)) if recognition.format == "classification" else None
+    labels = _known_labels(examples)
     sources, dropped = [source], [*source.rejected, *rejected]
     given: dict[str, list[Example]] = {}
     for name, spec in (("validation", section.validation), ("test", section.test)):
@@ -122,6 +128,12 @@ def read_corpus(recipe: Recipe) -> Corpus:
         tuple(sources),
         dropped,
     )
+
+
+def _known_labels(examples: Sequence[Example]) -> tuple[str, ...] | None:
+    """Return the classes where every answer is one of them, else None."""
+    known = tuple(labels_of(examples))
+    return known if known and all(example.reference in known for example in examples) else None
 
 
 def _check_objective(recipe: Recipe, recognition: Recognition) -> None:
@@ -212,7 +224,7 @@ def prepare(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, context_lengt
     return Prepared(
         train=[_token_row(example, encoded) for example, encoded in train],
         validation=[_token_row(example, encoded) for example, encoded in validation],
-        test=[_test_item(example, encoded, encoder) for example, encoded in test],
+        test=_test_items(test, encoder),
         certificate=certificate,
         recognition=corpus.recognition,
         labels=corpus.labels,
@@ -227,14 +239,21 @@ def _token_row(example: Example, encoded: Encoded) -> TokenRow:
     return TokenRow(example.id, encoded.input_ids, encoded.trained)
 
 
-def _test_item(example: Example, encoded: Encoded, encoder: ChatEncoder | None) -> TestItem:
-    if encoder is None:
-        return TestItem(example, (), _token_row(example, encoded))
+def _test_items(test: Sequence[tuple[Example, Encoded]], encoder: ChatEncoder | None) -> list[TestItem]:
+    if encoder is not None:
+        return [_test_item(example, encoded, encoder) for example, encoded in test]
+    pieces: dict[str, list[tuple[Example, Encoded]]] = {}
+    for example, encoded in test:
+        pieces.setdefault(example.id, []).append((example, encoded))
+    return [TestItem(found[0][0], (), tuple(_token_row(*piece) for piece in found)) for found in pieces.values()]
+
+
+def _test_item(example: Example, encoded: Encoded, encoder: ChatEncoder) -> TestItem:
     marks = np.zeros_like(encoded.trained)
     last = encoded.turns[-1]
     marks[last.first : last.end] = True
     row = TokenRow(example.id, encoded.input_ids, marks)
-    return TestItem(example, tuple(encoder.prompt(example.context)), row)
+    return TestItem(example, tuple(encoder.prompt(example.context)), (row,))
 
 
 class Encoding:

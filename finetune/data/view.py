@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
-STYLE = "background:#d7f5dd;border-bottom:2px solid #2a8a43"
+# The text's colour is named too: on a dark page it would be light on light green
+STYLE = "background:#d7f5dd;color:#14331c;border-bottom:2px solid #2a8a43"
+NOT_LEARNED = "color:#808890"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def as_html(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> str:
     spans = "".join(
         f'<span style="{STYLE}">{html.escape(piece.text)}</span>'
         if piece.trained
-        else f'<span style="color:#666">{html.escape(piece.text)}</span>'
+        else f'<span style="{NOT_LEARNED}">{html.escape(piece.text)}</span>'
         for piece in pieces(row, tokenizer)
     )
     return f'<pre style="white-space:pre-wrap;text-align:left">{spans}</pre>'

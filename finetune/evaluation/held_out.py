@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -144,20 +145,22 @@ def _likelihoods(
     watch: Watch | None,
 ) -> list[Answer]:
     """Score the reference texts themselves: no answer is generated."""
-    found = runtime.log_likelihoods([(item.row.input_ids.tolist(), item.row.trained.tolist()) for item in items])
-    return [
-        Answer(
-            item_id=item.example.id,
-            text="",
-            ended=True,
-            tokens=len(item.row),
-            score=bits_per_byte(likelihood, item.example.reference),
-            detail={},
-            log_likelihood=likelihood,
-            prompt_hash=_prompt_hash(item.prompt),
-        )
-        for item, likelihood in zip(items, found, strict=True)
-    ]
+    rows = [(row.input_ids.tolist(), row.trained.tolist()) for item in items for row in item.rows]
+    found = iter(runtime.log_likelihoods(rows))
+    return [_measured(item, math.fsum(itertools.islice(found, len(item.rows)))) for item in items]
+
+
+def _measured(item: TestItem, likelihood: float) -> Answer:
+    return Answer(
+        item_id=item.example.id,
+        text="",
+        ended=True,
+        tokens=sum(len(row) for row in item.rows),
+        score=bits_per_byte(likelihood, item.example.reference),
+        detail={},
+        log_likelihood=likelihood,
+        prompt_hash=_prompt_hash(item.prompt),
+    )
 
 
 def answer_records(result: TaskResult) -> list[dict[str, Any]]:

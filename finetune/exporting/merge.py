@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from finetune.errors import FinetuneError
-from finetune.hardware import require_disk
-from finetune.models import Base, attach_trained, load_model, quantization
+from finetune.hardware import Machine, require_disk, resolve_dtype
+from finetune.models import Base, attach_trained, folder_base, load_model, quantization
 from finetune.recipe.schema import FullMethod, QloraMethod, Recipe
 from finetune.rundir import staged_folder
 
@@ -26,34 +26,44 @@ def merge_bases(recipe: Recipe) -> tuple[str, ...]:
     return (DEQUANTISED, ORIGINAL) if isinstance(recipe.method, QloraMethod) else (ORIGINAL,)
 
 
-def merged_model(recipe: Recipe, base: Base, trained: Path, *, into: str, device: str) -> Any:
-    """Return the merged model, in float32.
+def trained_model(recipe: Recipe, base: Base, trained: Path, *, into: str, machine: Machine) -> Any:
+    """Return the trained model with the arithmetic in float32: a PeftModel, or with `full` the trained weights.
+
+    The frozen weights are those that training saw, rounded to its number format: measured with SmolLM2-135M and
+    LoRA, merging into the unrounded ones costs a mean KL of 8e-5 nats, into these 5e-8.
 
     Args:
-        recipe: says the method and its quantisation.
+        recipe: says the method, its quantisation and the number format.
         base: what was tuned.
         trained: the run's `adapter/` or `weights/`.
         into: one of `merge_bases`.
-        device: where to compute.
+        machine: where to compute.
 
     Raises:
-        FinetuneError: adapter and base do not belong together, or the adapter holds NaN.
+        FinetuneError: adapter and base do not belong together.
     """
     if isinstance(recipe.method, FullMethod):
-        own = Base(
-            name=trained.name, path=str(trained), revision=None, fingerprint="", where=str(trained),
-            trust_remote_code=base.trust_remote_code,
-        )  # fmt: skip
-        return load_model(own, dtype=torch.float32, device=device)
+        return load_model(folder_base(trained), dtype=torch.float32, device=machine.device)
     if into == DEQUANTISED:
-        assert isinstance(recipe.method, QloraMethod)  # noqa: S101 - merge_bases offers it to no other method
-        model = load_model(base, dtype=torch.float32, device=device, quantization=quantization(recipe.method))
-        model = model.dequantize(dtype=torch.float32)
+        model = load_model(
+            base, dtype=torch.float32, device=machine.device, quantization=quantization(recipe.method)
+        ).dequantize(dtype=torch.float32)
     else:
-        model = load_model(base, dtype=torch.float32, device=device)
-    tuned = attach_trained(model, trained)
+        dtype = resolve_dtype(recipe.model.dtype, machine)
+        model = load_model(base, dtype=dtype, device=machine.device).float()
+    return attach_trained(model, trained)
+
+
+def folded(model: Any, trained: Path) -> Any:
+    """Fold the adapter into a trained model's weights; a model without one is returned as it is.
+
+    Raises:
+        FinetuneError: the adapter holds NaN.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
     try:
-        return tuned.merge_and_unload(safe_merge=True)
+        return model.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise FinetuneError(f"the adapter cannot be merged: {error}", where=str(trained)) from error
 

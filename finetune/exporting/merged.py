@@ -11,13 +11,18 @@ from typing import Any
 
 import torch
 
-from finetune.exporting.merge import merge_bases, merged_model, save_merged
-from finetune.exporting.verify import ProofRow, Verification, verify
+from finetune.exporting.merge import DEQUANTISED, folded, merge_bases, save_merged, trained_model
+from finetune.exporting.verify import Observation, ProofRow, Verification, observe, verify
 from finetune.hardware import Machine, resolve_dtype
-from finetune.models import Base, load_model
+from finetune.models import Base, attach_trained, folder_base, load_model, quantization
 from finetune.recipe.schema import MergedExport, Recipe
 from finetune.rundir import staged_folder
-from finetune.runtimes import Runtime, TransformersRuntime
+from finetune.runtimes import TransformersRuntime
+
+# Mean KL and share of equal likeliest tokens that a number format must keep. Both models compute in float32, so that
+# the weights are compared and not the noise of the arithmetic (bfloat16's alone is a KL of 1.6e-3). Measured with
+# SmolLM2-135M, LoRA, 1,000 positions: float32 5e-8 and 100 %, float16 1.4e-6 and 99.9 %, bfloat16 2.1e-4 and 98.7 %.
+BOUNDS = {torch.float32: (1e-5, 0.999), torch.float16: (1e-4, 0.995), torch.bfloat16: (2e-3, 0.97)}
 
 
 def export_merged(
@@ -26,7 +31,6 @@ def export_merged(
     *,
     base: Base,
     trained_folder: Path,
-    trained: Runtime,
     tokenizer: Any,
     rows: Sequence[ProofRow],
     stop: Sequence[int],
@@ -43,7 +47,6 @@ def export_merged(
         section: number format and bounds.
         base: what was tuned.
         trained_folder: the run's `adapter/` or `weights/`.
-        trained: the trained model, answering.
         tokenizer: saved with the model.
         rows: real rows of the run.
         stop: tokens that end an answer.
@@ -51,53 +54,74 @@ def export_merged(
         machine: what computes.
 
     Raises:
-        FinetuneError: it cannot be merged or written.
+        FinetuneError: it cannot be merged or written, or predicts NaN.
     """
     dtype = resolve_dtype(recipe.model.dtype if section.dtype == "auto" else section.dtype, machine)
+    kl, top1 = BOUNDS[dtype]
+    bounds = (section.max_kl or kl, section.min_top1 or top1)
+    trained: Observation | None = None
     proofs: dict[Path, Verification] = {}
-    for into in merge_bases(recipe):
-        candidate = target.with_name(f".{target.name}-{into}")
-        model = merged_model(recipe, base, trained_folder, into=into, device=machine.device)
-        save_merged(model, tokenizer, candidate, dtype=dtype, stop=stop)
-        del model
-        gc.collect()
-        proofs[candidate] = _prove(candidate, recipe, section, trained, tokenizer, rows, stop, machine, into)
-    kept = min(proofs, key=lambda candidate: proofs[candidate].kl)
-    note = "; ".join(f"{proof.note}: KL {proof.kl:.1e}" for proof in proofs.values()) if len(proofs) > 1 else ""
-    with staged_folder(target) as aside:
-        for path in kept.iterdir():
-            path.rename(aside / path.name)
-    for candidate in proofs:
-        shutil.rmtree(candidate)
-    return replace(proofs[kept], path=str(target), note=f"{proofs[kept].note} ({note})" if note else "")
+    try:
+        for into in merge_bases(recipe):
+            candidate = target.with_name(f".{target.name}-{into}")
+            model = trained_model(recipe, base, trained_folder, into=into, machine=machine)
+            if trained is None:
+                trained = _observe_trained(recipe, base, trained_folder, model, tokenizer, rows, stop, machine)
+            save_merged(folded(model, trained_folder), tokenizer, candidate, dtype=dtype, stop=stop)
+            del model
+            gc.collect()
+            proofs[candidate] = _prove(candidate, trained, tokenizer, stop, bounds, machine, into)
+        kept = min(proofs, key=lambda candidate: proofs[candidate].kl)
+        with staged_folder(target) as aside:
+            for path in kept.iterdir():
+                path.rename(aside / path.name)
+    finally:
+        for into in merge_bases(recipe):
+            shutil.rmtree(target.with_name(f".{target.name}-{into}"), ignore_errors=True)
+    return replace(proofs[kept], path=str(target), note=_compared(list(proofs.values()), proofs[kept]))
 
 
-def _prove(
-    folder: Path,
+def _observe_trained(
     recipe: Recipe,
-    section: MergedExport,
-    trained: Runtime,
+    base: Base,
+    trained_folder: Path,
+    model: Any,
     tokenizer: Any,
     rows: Sequence[ProofRow],
     stop: Sequence[int],
     machine: Machine,
+) -> Observation:
+    """Record the model as it was trained: for a quantised base that is not the one about to be merged."""
+    if merge_bases(recipe)[0] == DEQUANTISED:
+        quantised = load_model(
+            base, dtype=torch.float32, device=machine.device, quantization=quantization(recipe.method)
+        )
+        model = attach_trained(quantised, trained_folder)
+    return observe(TransformersRuntime(model.eval(), tokenizer, name="the trained model"), rows, stop=stop)
+
+
+def _prove(
+    folder: Path,
+    trained: Observation,
+    tokenizer: Any,
+    stop: Sequence[int],
+    bounds: tuple[float, float],
+    machine: Machine,
     into: str,
 ) -> Verification:
-    shipped = load_runtime(folder, tokenizer, machine, resolve_dtype(recipe.model.dtype, machine))
+    model = load_model(folder_base(folder), dtype=torch.float32, device=machine.device)
     return verify(
         trained,
-        shipped,
-        rows,
+        TransformersRuntime(model.eval(), tokenizer, name="transformers"),
         path=str(folder),
         stop=stop,
-        max_kl=section.max_kl,
-        min_top1=section.min_top1,
+        max_kl=bounds[0],
+        min_top1=bounds[1],
         note=f"merged into the {into} base",
     )
 
 
-def load_runtime(folder: Path, tokenizer: Any, machine: Machine, dtype: torch.dtype) -> TransformersRuntime:
-    """Load a merged folder from disk as whoever serves it would."""
-    own = Base(name=folder.name, path=str(folder), revision=None, fingerprint="", where=str(folder))
-    model = load_model(own, dtype=dtype, device=machine.device)
-    return TransformersRuntime(model.eval(), tokenizer, name="transformers")
+def _compared(tried: Sequence[Verification], kept: Verification) -> str:
+    if len(tried) == 1:
+        return ""
+    return f"{kept.note} (tried: " + "; ".join(f"{proof.note}, KL {proof.kl:.1e}" for proof in tried) + ")"

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.errors import FinetuneError
-from finetune.runtimes import Runtime
+from finetune.runtimes import Generation, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,65 +60,92 @@ class Verification:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a model predicts and answers on the proof rows, kept so that the next model can have the memory."""
+
+    rows: tuple[ProofRow, ...]
+    log_probabilities: tuple[NDArray[np.float32], ...]
+    answers: tuple[Generation, ...]
+    new_tokens: int
+
+
+def observe(runtime: Runtime, rows: Sequence[ProofRow], *, stop: Sequence[int], new_tokens: int = 32) -> Observation:
+    """Record a model's predictions at every position, and its greedy answers.
+
+    Args:
+        runtime: the model.
+        rows: rows of the run.
+        stop: tokens that end an answer.
+        new_tokens: length of the answers.
+
+    Raises:
+        FinetuneError: no rows, or predictions that are no numbers.
+    """
+    if not rows:
+        raise FinetuneError("there are no rows to verify on", where="data", fix="keep some rows for the test")
+    predicted = tuple(runtime.log_probabilities(row.whole) for row in rows)
+    if any(np.isnan(found).any() for found in predicted):
+        raise FinetuneError(
+            f"{runtime.name} predicts NaN", where="export", fix="export to another number format, e.g. dtype: float32"
+        )
+    prompts = [row.prompt for row in rows]
+    answers = runtime.generate(prompts, max_new_tokens=new_tokens, stop=stop, progress=None)
+    return Observation(tuple(rows), predicted, tuple(answers), new_tokens)
+
+
 def verify(
-    trained: Runtime,
+    trained: Observation,
     shipped: Runtime,
-    rows: Sequence[ProofRow],
     *,
     path: str,
     stop: Sequence[int],
     max_kl: float,
     min_top1: float,
-    new_tokens: int = 32,
     note: str = "",
 ) -> Verification:
     """Compare a shipped model with the trained one on real rows.
 
     Args:
-        trained: the model as it was trained (adapter on its base).
+        trained: what the model as it was trained predicted.
         shipped: the file, loaded from disk in its own runtime.
-        rows: rows of the run.
         path: the file, for the report.
         stop: tokens that end an answer.
         max_kl: bound for the mean divergence KL(trained || shipped), in nats.
         min_top1: bound for the share of positions with the same likeliest token.
-        new_tokens: length of the greedy answers compared.
         note: added to the report.
 
     Raises:
-        FinetuneError: no rows to compare on.
+        FinetuneError: the file predicts NaN.
     """
-    if not rows:
-        raise FinetuneError("there are no rows to verify the file on", where=path, fix="keep some rows for the test")
-    divergences, agreements, furthest = [], [], 0.0
-    for row in rows:
-        kl, agree, difference = _compare(trained.log_probabilities(row.whole), shipped.log_probabilities(row.whole))
-        divergences.append(kl)
-        agreements.append(agree)
-        furthest = max(furthest, difference)
-    kl_all, agree_all = np.concatenate(divergences), np.concatenate(agreements)
-    match, first = _greedy(trained, shipped, rows, stop, new_tokens)
-    kl_mean, top1 = float(kl_all.mean()), float(agree_all.mean())
+    seen = observe(shipped, trained.rows, stop=stop, new_tokens=trained.new_tokens)
+    compared = [_compare(p, q) for p, q in zip(trained.log_probabilities, seen.log_probabilities, strict=True)]
+    kl = np.concatenate([found[0] for found in compared])
+    agree = np.concatenate([found[1] for found in compared])
+    pairs = zip(trained.answers, seen.answers, strict=True)
+    apart = [_divergence(one.token_ids, other.token_ids) for one, other in pairs]
+    differing = [position for position in apart if position is not None]
+    mean, top1 = float(kl.mean()), float(agree.mean())
     return Verification(
         path=path,
         runtime=shipped.name,
-        rows=len(rows),
-        positions=len(kl_all),
-        kl=kl_mean,
-        kl_max=float(kl_all.max()),
-        log_probability_max_difference=furthest,
+        rows=len(trained.rows),
+        positions=len(kl),
+        kl=mean,
+        kl_max=float(kl.max()),
+        log_probability_max_difference=max(found[2] for found in compared),
         top1_agreement=top1,
-        prompts=len(rows),
-        greedy_match=match,
-        first_divergence=first,
+        prompts=len(trained.rows),
+        greedy_match=1 - len(differing) / len(apart),
+        first_divergence=min(differing, default=None),
         max_kl=max_kl,
         min_top1=min_top1,
-        passed=bool(np.isfinite(kl_mean) and kl_mean <= max_kl and top1 >= min_top1),
+        passed=mean <= max_kl and top1 >= min_top1,
         note=note,
     )
 
 
-def _compare(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def _compare(p: NDArray[np.float32], q: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
     """Return KL(p || q) and agreement at each position, and the largest difference among likely tokens.
 
     Differences are taken where p gives a token at least 1e-4: far down the tail, log probabilities differ by much
@@ -129,20 +157,6 @@ def _compare(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, floa
     kl = np.maximum((probability * (p - q)).sum(axis=1), 0.0)
     likely = probability >= 1e-4
     return kl, p.argmax(axis=1) == q.argmax(axis=1), float(np.abs(p - q)[likely].max())
-
-
-def _greedy(
-    trained: Runtime, shipped: Runtime, rows: Sequence[ProofRow], stop: Sequence[int], new_tokens: int
-) -> tuple[float, int | None]:
-    prompts = [row.prompt for row in rows]
-    pairs = zip(
-        trained.generate(prompts, max_new_tokens=new_tokens, stop=stop, progress=None),
-        shipped.generate(prompts, max_new_tokens=new_tokens, stop=stop, progress=None),
-        strict=True,
-    )
-    first = [_divergence(a.token_ids, b.token_ids) for a, b in pairs]
-    apart = [position for position in first if position is not None]
-    return 1 - len(apart) / len(first), min(apart, default=None)
 
 
 def _divergence(a: Sequence[int], b: Sequence[int]) -> int | None:

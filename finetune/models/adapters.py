@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError, Problem, nearest
 from finetune.models.base import Base, load_skeleton
+from finetune.models.faults import first_line, unreadable
 from finetune.recipe.schema import FullMethod, LoraMethod, Method, QloraMethod
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+# The names that PEFT gives them
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +43,11 @@ def attach(model: Any, method: Method, *, where: str = "method") -> Any:
         The model to train: a PeftModel for `lora` and `qlora`, `model` itself for `full`.
 
     Raises:
-        FinetuneError: names that match no module (each with the nearest one), a rank wider than the layers, or an
-            adapter on a tied head, which cannot be merged.
+        FinetuneError: names that match no module (each with the nearest one) or modules that take no adapter, a rank
+            wider than the layers, or an adapter on a weight that embedding and head share, which cannot be merged.
     """
     if isinstance(method, FullMethod):
-        return model.requires_grad_(True)
+        return model.requires_grad_(True).float()
     from peft import LoraConfig, TaskType, get_peft_model
 
     problems = _name_problems(model, method, where) + _rank_problems(model, method, where)
@@ -89,16 +94,39 @@ def attach_trained(model: Any, folder: Path) -> Any:
         FinetuneError: the adapter is missing, damaged or of another architecture.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
 
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        # Without this PEFT would go and look for the file on the hub
+        if not (folder / name).is_file():
+            raise FinetuneError(f"this adapter has no {name}", where=str(folder), fix="finetune train RECIPE")
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+        strangers = _unmatched(tuned, folder / ADAPTER_WEIGHTS)
+    except unreadable() as error:
         raise FinetuneError(
-            f"cannot put this adapter on its base: {str(error).splitlines()[0]}",
+            f"cannot put this adapter on its base: {first_line(error)}",
             where=str(folder),
             fix="was it trained on another base model?",
         ) from error
+    if strangers:
+        raise FinetuneError(
+            f"cannot put this adapter on its base: {len(strangers)} tensors are on one side only, among them "
+            f"{strangers[0]!r}",
+            where=str(folder),
+            fix="was it trained on another base model?",
+        )
+    return tuned
+
+
+def _unmatched(tuned: Any, weights: Path) -> list[str]:
+    """List the low-rank tensors that only the file or only the model has; PEFT passes over them in silence."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="pt") as handle:
+        saved = set(handle.keys())
+    wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    return sorted(name for name in saved ^ wanted if ".lora_" in name)
 
 
 def count_trainable(model: nn.Module) -> Trainable:
@@ -113,36 +141,64 @@ def _numbers(parameter: Any) -> int:
 
 
 def _name_problems(model: Any, method: LoraMethod | QloraMethod, where: str) -> list[Problem]:
-    names = [name for name, _ in model.named_modules() if name]
-    last = sorted({name.rsplit(".", 1)[-1] for name in names if not name.rsplit(".", 1)[-1].isdigit()})
-    targets: Iterable[str] = () if isinstance(method.targets, str) else method.targets
+    targets: Sequence[str] = () if isinstance(method.targets, str) else method.targets
     problems = []
     for key, given in (("targets", targets), ("modules_to_save", method.modules_to_save)):
         for name in given:
-            if not any(module == name or module.endswith(f".{name}") for module in names):
-                near = nearest(name, last)
-                problems.append(
-                    Problem(
-                        f"{where} ({key})",
-                        f"no module of this model is named {name!r}",
-                        f"did you mean {near!r}?" if near else f"it has {', '.join(last)}",
-                    )
+            problems += _unknown_name(model, name, f"{where} ({key})")
+    for name in targets:
+        problems += _unfit_target(model, name, f"{where} (targets)")
+        if name in method.modules_to_save:
+            problems.append(
+                Problem(
+                    f"{where} (targets)",
+                    f"{name!r} is under targets and under modules_to_save, and can learn in one way only",
+                    "take it out of one of them",
                 )
-    head = _head_name(model)
-    if head in targets and model.config.tie_word_embeddings:
-        problems.append(
-            Problem(
-                f"{where} (targets)",
-                f"{head!r} shares its weight with the embedding, so an adapter on it would be wrong after merging",
-                f"put it under modules_to_save instead: modules_to_save: [{head}]",
             )
-        )
     return problems
 
 
-def _head_name(model: Any) -> str:
-    head = model.get_output_embeddings()
-    return next((name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is head), "")
+def _matching(model: Any, name: str) -> list[Any]:
+    """List the modules that PEFT takes a name for: of that path, or with a path that ends in it."""
+    return [module for path, module in model.named_modules() if path == name or path.endswith(f".{name}")]
+
+
+def _unknown_name(model: Any, name: str, where: str) -> list[Problem]:
+    if _matching(model, name):
+        return []
+    last = sorted({path.rpartition(".")[2] for path, _ in model.named_modules() if path})
+    words = [word for word in last if not word.isdigit()]
+    near = nearest(name, words)
+    return [
+        Problem(
+            where,
+            f"no module of this model is named {name!r}",
+            f"did you mean {near!r}?" if near else f"it has {', '.join(words)}",
+        )
+    ]
+
+
+def _unfit_target(model: Any, name: str, where: str) -> list[Problem]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    matching = _matching(model, name)
+    unfit = [module for module in matching if not isinstance(module, (nn.Linear, nn.Embedding, nn.Conv1d, Conv1D))]
+    if unfit:
+        what = f"{name!r} is a {type(unfit[0]).__name__}; only linear layers and embeddings take an adapter"
+        fix = "name the linear layers inside it, or put it under modules_to_save"
+        return [Problem(where, what, fix)]
+    shared = model.config.tie_word_embeddings and (model.get_input_embeddings(), model.get_output_embeddings())
+    if shared and any(module is end for module in matching for end in shared):
+        what = f"{name!r} shares its weight with the {_other_end(model, matching)}, so an adapter on it would be wrong"
+        fix = f"put it under modules_to_save instead: modules_to_save: [{name}]"
+        return [Problem(where, f"{what} after merging", fix)]
+    return []
+
+
+def _other_end(model: Any, matching: Sequence[Any]) -> str:
+    return "head" if any(module is model.get_input_embeddings() for module in matching) else "embedding"
 
 
 def _rank_problems(model: Any, method: LoraMethod | QloraMethod, where: str) -> list[Problem]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import FinetuneError, Problem, missing_extra, nearest
+from finetune.models.faults import first_line, require_all_weights, unreadable
 from finetune.models.gguf import dequantised_folder
 from finetune.recipe.schema import Method, ModelSection, QloraMethod
 from finetune.rundir import file_hash
@@ -80,6 +81,11 @@ def resolve_base(section: ModelSection, *, where: str = "model.base") -> Base:
     )
 
 
+def folder_base(folder: Path) -> Base:
+    """Return a model folder that a run has written as something to load."""
+    return Base(name=folder.name, path=str(folder), revision=None, fingerprint="", where=str(folder))
+
+
 def _gguf_file(base: str, where: str) -> Path | None:
     """Return the GGUF file that `base` names, or None when it names something else."""
     if base.startswith("package:"):
@@ -131,7 +137,6 @@ def folder_fingerprint(folder: Path) -> str:
 
 def _hub_commit(section: ModelSection, where: str) -> str:
     """Return the commit that a hub model's revision means now; from the local cache when offline."""
-    import httpx
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -153,7 +158,8 @@ def _hub_commit(section: ModelSection, where: str) -> str:
             where=where,
             fix="check the name; for a private or gated model set HF_TOKEN",
         ) from error
-    except (OSError, RuntimeError, httpx.HTTPError) as error:
+    except Exception as error:
+        # The errors of the hub's HTTP library come through, and which library that is changes (httpx, then httpx2)
         if not isinstance(cached, str):
             raise FinetuneError(
                 f"the model {section.base!r} is neither a local folder nor in the local cache, and the hub cannot be "
@@ -203,9 +209,9 @@ def load_tokenizer(base: Base, *, conversations: bool = True) -> tuple[PreTraine
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except unreadable() as error:
         raise FinetuneError(
-            f"cannot load the tokenizer: {_first_line(error)}", where=base.where, fix="is it in the model's folder?"
+            f"cannot load the tokenizer: {first_line(error)}", where=base.where, fix="is it in the model's folder?"
         ) from error
     if not tokenizer.is_fast:
         raise FinetuneError(
@@ -224,20 +230,26 @@ def load_tokenizer(base: Base, *, conversations: bool = True) -> tuple[PreTraine
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
         notes.append(
-            _note(base, f"the tokenizer has no padding token; {tokenizer.eos_token!r} pads, and is never masked")
+            Problem(
+                base.where,
+                f"the tokenizer has no padding token; {tokenizer.eos_token!r} pads, and is never masked",
+                "to choose another, set pad_token in tokenizer_config.json",
+                "warning",
+            )
         )
     if base.chat_template is not None:
         tokenizer.chat_template = base.chat_template
     elif conversations and not tokenizer.chat_template:
         tokenizer.chat_template = resources.files("finetune.models").joinpath("plain.jinja").read_text(encoding="utf-8")
         notes.append(
-            _note(base, "the tokenizer has no chat template; finetune's plain one ('User: ... Assistant: ...') is used")
+            Problem(
+                base.where,
+                "the tokenizer has no chat template; finetune's plain one ('User: ... Assistant: ...') is used",
+                "to choose another, set model.chat_template",
+                "warning",
+            )
         )
     return tokenizer, notes
-
-
-def _note(base: Base, what: str) -> Problem:
-    return Problem(base.where, what, "to choose another, set model.chat_template", "warning")
 
 
 def quantization(method: Method) -> Quantization | None:
@@ -270,7 +282,6 @@ def load_model(
         FinetuneError: weights missing, damaged, of an unknown architecture, too large for the memory.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, **base.loading}
@@ -279,13 +290,16 @@ def load_model(
     if quantization is not None:
         options["quantization_config"] = _bitsandbytes(quantization, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(base.path, device_map={"": device}, **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            base.path, device_map={"": device}, output_loading_info=True, **options
+        )
+    except unreadable() as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise FinetuneError(
                 "the base model does not fit in this device's memory", where=base.where, fix="method: {kind: qlora}"
             ) from error
-        raise FinetuneError(f"cannot load the model: {_first_line(error)}", where=base.where, fix="") from error
+        raise FinetuneError(f"cannot load the model: {first_line(error)}", where=base.where) from error
+    require_all_weights(report, base.where)
     rows = model.get_input_embeddings().weight.shape[0]
     if vocabulary > rows:
         raise FinetuneError(
@@ -309,8 +323,8 @@ def load_skeleton(base: Base) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(base.path, **base.loading)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=base.trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise FinetuneError(f"cannot read the model's configuration: {_first_line(error)}", where=base.where) from error
+    except unreadable() as error:
+        raise FinetuneError(f"cannot read the model's configuration: {first_line(error)}", where=base.where) from error
 
 
 def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
@@ -328,17 +342,19 @@ def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
-
-
 def context_length(base: Base) -> int | None:
-    """Return the longest text, in tokens, that the model's configuration allows; None where it does not say."""
-    config = Path(base.path) / "config.json"
-    if not config.is_file():
-        from transformers.utils import cached_file
+    """Return the longest text, in tokens, that the model's configuration allows; None where it does not say.
 
-        config = Path(str(cached_file(base.path, "config.json", revision=base.revision)))
-    longest = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+    Raises:
+        FinetuneError: the configuration cannot be read.
+    """
+    config = Path(base.path) / "config.json"
+    try:
+        if not config.is_file():
+            from transformers.utils import cached_file
+
+            config = Path(str(cached_file(base.path, "config.json", revision=base.revision)))
+        longest = dict(json.loads(config.read_text(encoding="utf-8"))).get("max_position_embeddings")
+    except (OSError, ValueError, TypeError) as error:
+        raise FinetuneError(f"cannot read the model's configuration: {first_line(error)}", where=base.where) from error
     return int(longest) if longest else None

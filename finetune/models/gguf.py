@@ -13,6 +13,7 @@ from pathlib import Path
 
 from finetune.errors import FinetuneError, missing_extra
 from finetune.hardware import require_disk
+from finetune.models.faults import first_line, require_all_weights, unreadable
 from finetune.rundir import staged_folder
 
 # Raised when what is written into the folder changes, so that older folders are not taken.
@@ -65,14 +66,21 @@ def _dequantise(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            str(file.parent),
+            gguf_file=file.name,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
+    except unreadable() as error:
         raise FinetuneError(
-            f"transformers cannot read this GGUF file: {error}", where=str(file), fix="use the safetensors original"
+            f"transformers cannot read this GGUF file: {first_line(error)}",
+            where=str(file),
+            fix="fetch it again, or use the safetensors original",
         ) from error
+    require_all_weights(report, str(file))
     # A model from gguf_file= keeps its GGUF quantizer and refuses to be saved, though its weights are plain floats;
     # a fresh model with the same weights does not (transformers 5.23).
     config = loaded.config

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-DType = Literal["auto", "float32", "bfloat16", "float16"]
+DType = Literal["auto", "float32", "bfloat16"]
 
 
 class Section(BaseModel):
@@ -122,7 +122,8 @@ class DataSection(Section):
     overlong: Literal["error", "truncate_prompt", "drop"] = Field(
         "error",
         description="What to do with longer rows: refuse the run, cut the longest user turn from its start (the "
-        "answer is never cut), or drop the row. Either is counted in the certificate.",
+        "answer is never cut), or drop the row. Either is counted in the certificate. Raw text is cut into pieces "
+        "instead, and nothing of it is lost.",
     )
     on_bad_row: Literal["error", "drop"] = Field(
         "error", description="What to do with rows that cannot be read as the format says; drops are counted by reason."
@@ -269,12 +270,21 @@ class MergedExport(Section):
     """The adapter folded into the base: a plain safetensors folder."""
 
     kind: Literal["merged"] = "merged"
-    dtype: DType = Field("auto", description="Number format of the file; `auto` means that of `model.dtype`.")
-    max_kl: float = Field(
-        0.01, gt=0, description="Verification bound: mean KL divergence, in nats, from the trained model's predictions."
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number format of the file; `auto` means that of `model.dtype`."
     )
-    min_top1: float = Field(
-        0.98, gt=0, le=1, description="Verification bound: share of positions where both predict the same token."
+    max_kl: float | None = Field(
+        None,
+        gt=0,
+        description="Verification bound: mean KL divergence, in nats, from the trained model's predictions; unset "
+        "means 1e-5 for float32, 1e-4 for float16, 2e-3 for bfloat16.",
+    )
+    min_top1: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Verification bound: share of positions where both predict the same token; unset means 0.999 for "
+        "float32, 0.995 for float16, 0.97 for bfloat16.",
     )
 
 

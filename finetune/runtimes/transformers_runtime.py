@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,10 +13,32 @@ import torch
 from finetune.hardware import keep_freed_memory
 from finetune.runtimes.protocol import Generation, Progress
 
+# PEFT's names for what it adds
+_LEARNED = re.compile(r"\.lora_|\.modules_to_save\.")
 # Tokens computed at once while reading prompts and scoring rows
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 # Rows that are continued together; a CPU's step takes 34 ms for 16 rows and 94 ms for 64 (SmolLM2-135M, bfloat16)
 BATCH_ROWS = {"cpu": 64, "cuda": 256}
+
+
+@contextlib.contextmanager
+def _one_dtype(model: Any) -> Iterator[None]:
+    """Compute with learned weights rounded to the base's number format, as training did; put them back afterwards.
+
+    Left in float32, adapters draw every input into float32 products: 77 s instead of 54 s for 150 answers on two
+    cores, and modules that were trained whole do not fit their bfloat16 neighbours.
+    """
+    kinds = {name: value.dtype for name, value in model.named_parameters() if value.dtype.is_floating_point}
+    frozen = [kinds[name] for name in kinds if not _LEARNED.search(name)]
+    learned = [value for name, value in model.named_parameters() if _LEARNED.search(name)]
+    originals = [value.data for value in learned]
+    try:
+        for value in learned:
+            value.data = value.data.to(frozen[0])
+        yield
+    finally:
+        for value, original in zip(learned, originals, strict=True):
+            value.data = original
 
 
 class TransformersRuntime:
@@ -43,7 +66,7 @@ class TransformersRuntime:
         self.model.eval()
         off = contextlib.nullcontext() if self.adapter else self.model.disable_adapter()
         try:
-            with torch.inference_mode(), off:
+            with torch.inference_mode(), off, _one_dtype(self.model):
                 yield self.model
         finally:
             self.model.train(was_training)
@@ -159,6 +182,6 @@ class TransformersRuntime:
         """Return the bytes that the answering weights take; the adapter counts where it is switched on."""
         total = 0
         for name, parameter in self.model.named_parameters():
-            if self.adapter or ".lora_" not in name:
+            if self.adapter or not (".lora_" in name or ".modules_to_save." in name):
                 total += parameter.numel() * parameter.element_size()
         return total

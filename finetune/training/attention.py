@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from finetune.errors import FinetuneError
+
 NAME = "finetune_rows"
 
 # Below this length two small products beat torch's fused kernel, whose bfloat16 backward is slow on CPUs. Measured
@@ -50,6 +52,7 @@ def attend_rows(
     scaling: float | None = None,
     dropout: float = 0.0,
     row_bounds: tuple[int, ...] = (),
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each row of a packed batch (transformers' attention interface).
@@ -63,10 +66,20 @@ def attend_rows(
         scaling: factor of the scores; None means 1 / sqrt(width).
         dropout: share of attention weights dropped.
         row_bounds: first token of each row, and the number of tokens last.
+        s_aux: attention sinks (gpt-oss), which cannot be computed here.
 
     Returns:
         The output, [1, tokens, heads, width], and None for the attention weights.
+
+    Raises:
+        FinetuneError: the model has attention sinks.
     """
+    if s_aux is not None:
+        raise FinetuneError(
+            "this model's attention has sinks, which only its eager attention computes on a CPU",
+            where="model.attention",
+            fix="set model.attention: eager",
+        )
     if attention_mask is not None or row_bounds[-1] != query.shape[2]:
         raise ValueError("packed attention needs row_bounds over the whole batch and no mask")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5

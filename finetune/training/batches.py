@@ -86,7 +86,7 @@ def _best_fit(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[
 
 
 def _evenly(order: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Put each row, longest first, where least lies: a last micro-batch of a few tokens would cost as much as a full."""
+    """Put each row, longest first, where least lies: a last micro-batch of few tokens costs much per token."""
     bins: list[list[int]] = [[] for _ in range(count)]
     load = [(0, index) for index in range(count)]
     for row in order:

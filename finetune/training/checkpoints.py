@@ -55,7 +55,7 @@ def new_checkpoint(folder: Path, step: int, facts: dict[str, Any]) -> Iterator[P
 def damage(checkpoint: Path) -> str | None:
     """Say what is wrong with a checkpoint, or None when every file is as it was written."""
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = dict(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return "its manifest is missing or unreadable"
     for name, digest in files.items():

@@ -119,8 +119,9 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
             losses = [self.summed_loss(micro_batch) for micro_batch in batch["micro_batches"]]
         metrics = {"eval_loss": float(sum(losses)) / max(1, batch["trained_tokens"])}
         self.log(dict(metrics))
-        control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.control = control
+        handler: Any = self.callback_handler
+        control: Any = vars(self)["control"]
+        self.control = handler.on_evaluate(self.args, self.state, control, metrics)
         self.model.train()
         return metrics
 

@@ -1,0 +1,81 @@
+"""Corpora of random words and recipes over them, small enough for whole runs inside a test."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.recipe import Recipe, recipe_from_dict
+from finetune.rundir import file_hash
+
+WORDS = (
+    "order parcel invoice password refund account delivery colour battery screen window garden letter bridge river "
+    "mountain teacher doctor kitchen bottle summer winter morning evening ticket engine camera pencil market island"
+).split()
+QUEUES = ("billing", "shipping", "returns", "other")
+
+
+def sentence(chance: random.Random, words: int = 8) -> str:
+    """Words drawn at random, so that no two texts are nearly the same."""
+    return " ".join(chance.choice(WORDS) for _ in range(words))
+
+
+def questions(count: int = 48, seed: int = 0) -> list[dict[str, Any]]:
+    """Prompts whose answer is always the same word."""
+    chance = random.Random(seed)
+    return [{"id": f"q{index}", "prompt": sentence(chance), "completion": "returns"} for index in range(count)]
+
+
+def tickets(count: int = 48, seed: int = 1) -> list[dict[str, Any]]:
+    """Texts with one of four labels in turn."""
+    chance = random.Random(seed)
+    return [{"text": sentence(chance), "queue": QUEUES[index % len(QUEUES)]} for index in range(count)]
+
+
+def texts(count: int = 24, words: int = 40, seed: int = 2) -> list[dict[str, Any]]:
+    """Raw text."""
+    chance = random.Random(seed)
+    return [{"text": sentence(chance, words)} for _ in range(count)]
+
+
+def write_lines(path: Path, rows: Sequence[Any]) -> Path:
+    """Write JSON Lines; a row that is text already is written as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def settings(base: Path, data: Path, runs: Path, **changes: dict[str, Any]) -> dict[str, Any]:
+    """What a recipe file would say; `train={"steps": 2}` lays settings over a section."""
+    values: dict[str, Any] = {
+        "model": {"base": str(base), "dtype": "float32"},
+        "data": {"train": str(data), "max_length": 128},
+        "method": {"kind": "lora", "rank": 4},
+        "train": {"steps": 4, "batch_size": 8, "learning_rate": 0.02, "eval_every": 2},
+        "evaluate": {"require": "nothing"},
+        "run": {"name": "run", "folder": str(runs)},
+    }
+    for section, entries in changes.items():
+        another = "kind" in entries and entries["kind"] != values.get(section, {}).get("kind")
+        values[section] = dict(entries) if another else {**values.get(section, {}), **entries}
+    return values
+
+
+def small_recipe(base: Path, data: Path, runs: Path, **changes: dict[str, Any]) -> Recipe:
+    """The recipe that `settings` says."""
+    return recipe_from_dict(settings(base, data, runs, **changes))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by its path there, with the hash of its content."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): file_hash(path) for path in found}
+
+
+def listing(folder: Path) -> list[str]:
+    """Every file and folder below a folder, hidden ones too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
