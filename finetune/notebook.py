@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,29 @@ from finetune.recipe import Recipe
 from finetune.results import Checked, Evaluation, Exports, RunResult
 from finetune.session import Run
 from finetune.tracking import Figures, read_metrics
+
+
+@contextlib.contextmanager
+def calm() -> Iterator[None]:
+    """Keep libraries from drawing bars and from warning of what only we can mend; afterwards they do so again."""
+    bitsandbytes = logging.getLogger("bitsandbytes")
+    level = bitsandbytes.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        # tqdm, when it is imported in a notebook without ipywidgets
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from transformers.utils import logging as transformers_logging
+
+        bars = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        # When it is imported it looks for optional CPU kernels, and says so when there are none
+        bitsandbytes.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            bitsandbytes.setLevel(level)
+            if bars:
+                transformers_logging.enable_progress_bar()
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -29,16 +55,19 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return recipe.load_recipe(path, given)
 
 
+@calm()
 def check(settings: Recipe) -> Checked:
     """Say now all that would fail later."""
     return pipeline.check(settings)
 
 
+@calm()
 def run(settings: Recipe) -> RunResult:
     """Do the whole path: data, training, evaluation, exports, report."""
     return pipeline.run(settings, tell=print)
 
 
+@calm()
 def train(settings: Recipe) -> Run:
     """Prepare the data and train; in a notebook with a curve that grows, and is drawn whole at the end."""
     if not in_notebook():
@@ -49,11 +78,13 @@ def train(settings: Recipe) -> Run:
     return work
 
 
+@calm()
 def evaluate(work: Run) -> Evaluation:
     """Compare the tuned model with its base on the held-out rows."""
     return pipeline.evaluate(work)
 
 
+@calm()
 def export(work: Run, to: str | None = None) -> Exports:
     """Write and prove the recipe's exports, or one kind such as `merged` or `merged:float16`."""
     return pipeline.export(work, to)
@@ -74,6 +105,7 @@ class Shown:
         return self.text
 
 
+@calm()
 def show_mask(settings: Recipe, rows: int = 3) -> Shown:
     """Show the first training rows as the model will see them, with what is learned in green.
 

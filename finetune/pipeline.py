@@ -36,7 +36,9 @@ def run(recipe: Recipe, *, tell: Tell = silent, quiet: bool = True) -> RunResult
     Raises:
         FinetuneError: something the user can mend; nothing half-written is left.
     """
-    work = train(recipe, tell=tell, quiet=quiet)
+    work = _opened(recipe, tell)
+    _require_scorer(work)
+    _train(work, tell=tell, quiet=quiet)
     evaluation = evaluate(work, tell=tell, quiet=quiet)
     exports = export(work, tell=tell)
     page = report(work)
@@ -53,15 +55,38 @@ def train(recipe: Recipe, *, tell: Tell = silent, quiet: bool = True, watcher: T
         quiet: no progress bars.
         watcher: told every step, beside the trackers that the recipe names.
     """
+    work = _opened(recipe, tell)
+    _train(work, tell=tell, quiet=quiet, watcher=watcher)
+    return work
+
+
+def _opened(recipe: Recipe, tell: Tell) -> Run:
     work = Run(recipe)
     tell(f"base     {work.base.name} on {work.machine}")
     for note in work.notes:
         tell(str(note))
-    folder = work.create()
+    return work
+
+
+def _require_scorer(work: Run) -> None:
+    """Refuse held-out rows that cannot be judged while that costs nothing."""
+    from finetune.evaluation import check_scorer
+
+    check_scorer(
+        work.recipe.evaluate,
+        work.data.test,
+        labels=work.data.labels,
+        raw_text=work.data.raw_text,
+        seed=work.recipe.run.seed,
+    )
+
+
+def _train(work: Run, *, tell: Tell, quiet: bool, watcher: Tracker | None = None) -> None:
+    recipe, folder = work.recipe, work.create()
     tell(f"data     {results.data_line(work.data.certificate)}")
-    if folder.finished("train") is not None:
+    if folder.finished("train") is not None and folder.has_result():
         tell(f"train    done before, in {folder.trained()}")
-        return work
+        return
     from finetune.models import count_trainable
     from finetune.training import resume_point, step_of
     from finetune.training import train as fit
@@ -99,7 +124,6 @@ def train(recipe: Recipe, *, tell: Tell = silent, quiet: bool = True, watcher: T
     folder.finish("train", **facts)
     work.settle()
     tell(f"train    {results.training_line(done)}")
-    return work
 
 
 def evaluate(work: Run, *, tell: Tell = silent, quiet: bool = True) -> Evaluation:
@@ -109,7 +133,7 @@ def evaluate(work: Run, *, tell: Tell = silent, quiet: bool = True) -> Evaluatio
 
     settings = work.recipe.evaluate.model_dump(mode="json")
     before = work.folder.finished("evaluate")
-    if before is not None and before["settings"] == settings:
+    if before is not None and before["settings"] == settings and Evaluation.path(work.folder).exists():
         return Evaluation.read(work.folder)
     result = compare(
         work.recipe.evaluate,
@@ -140,7 +164,7 @@ def export(work: Run, to: str | None = None, *, tell: Tell = silent) -> Exports:
     sections = work.recipe.export if to is None else (results.export_section(to, work.recipe),)
     settings = [section.model_dump(mode="json") for section in sections]
     before = work.folder.finished("export")
-    if before is not None and before["settings"] == settings:
+    if before is not None and before["settings"] == settings and Exports.whole(work.folder, map(export_name, sections)):
         return Exports.read(work.folder)
     proofs = {}
     for section in sections:
@@ -186,7 +210,6 @@ def check(recipe: Recipe) -> Checked:
     Collects problems instead of raising the first one.
     """
     from finetune.data import read_corpus
-    from finetune.models import check_method
 
     work = Run(recipe)
     problems: list[Problem] = []
@@ -201,11 +224,12 @@ def check(recipe: Recipe) -> Checked:
     if attempt(lambda: work.base) is None:
         attempt(lambda: read_corpus(recipe))
         return Checked(tuple(problems), None)
-    attempt(lambda: check_method(work.base, recipe.method, where=recipe.where("method")))
+    attempt(work.require_fit)
     tokenizer = attempt(lambda: work.tokenizer)
     problems.extend(work.notes if tokenizer is not None else ())
     data = attempt(lambda: work.data) if tokenizer is not None else attempt(lambda: read_corpus(recipe)) and None
     if data is None:
         return Checked(tuple(problems), None)
     problems.extend(data.certificate.problems)
+    attempt(lambda: _require_scorer(work))
     return Checked(tuple(problems), json.loads(json.dumps(data.certificate.as_dict())))

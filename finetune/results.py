@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +69,13 @@ class Evaluation:
 
         evaluation = cls((as_json(result),))
         write_json_lines(folder.evaluation / "answers.jsonl", answers)
-        write_json(folder.evaluation / "results.json", {"tasks": list(evaluation.tasks)})
+        write_json(cls.path(folder), {"tasks": list(evaluation.tasks)})
         return evaluation
+
+    @staticmethod
+    def path(folder: RunFolder) -> Path:
+        """Return where results are kept."""
+        return folder.evaluation / "results.json"
 
     @classmethod
     def read(cls, folder: RunFolder) -> Evaluation:
@@ -79,7 +84,7 @@ class Evaluation:
         Raises:
             FinetuneError: the run has not been evaluated, or the file is damaged.
         """
-        return cls(tuple(_read(folder.evaluation / "results.json", "finetune evaluate RUN")["tasks"]))
+        return cls(tuple(_read(cls.path(folder), "finetune evaluate RUN")["tasks"]))
 
     @property
     def verdicts(self) -> list[str]:
@@ -118,7 +123,7 @@ class Exports:
     @classmethod
     def write(cls, folder: RunFolder, proofs: Mapping[str, Verification]) -> Exports:
         """Add proofs to `exports/verification.json`."""
-        path = folder.exports / "verification.json"
+        path = cls.path(folder)
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         exports = cls({**before, **{name: proof.as_dict() for name, proof in proofs.items()}})
         write_json(path, exports.proofs)
@@ -131,7 +136,17 @@ class Exports:
         Raises:
             FinetuneError: nothing has been exported, or the file is damaged.
         """
-        return cls(_read(folder.exports / "verification.json", "finetune export RUN"))
+        return cls(_read(cls.path(folder), "finetune export RUN"))
+
+    @staticmethod
+    def path(folder: RunFolder) -> Path:
+        """Return where proofs are kept."""
+        return folder.exports / "verification.json"
+
+    @classmethod
+    def whole(cls, folder: RunFolder, names: Iterable[str]) -> bool:
+        """Whether the proofs and every one of these files are still there."""
+        return cls.path(folder).exists() and all((folder.exports / name).exists() for name in names)
 
     @property
     def passed(self) -> bool:

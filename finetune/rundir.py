@@ -168,6 +168,18 @@ class RunFolder:
     def exports(self) -> Path:
         return self.path / "exports"
 
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / MANIFEST).exists()
+
+    def has_result(self) -> bool:
+        """Whether the trained result is there."""
+        return any((self.path / name).is_dir() for name in ("adapter", "weights"))
+
+    def is_untrained(self) -> bool:
+        """Whether nothing has been learned here: no checkpoint, no result."""
+        return not self.has_result() and not any(self.checkpoints.glob("step-*"))
+
     def trained(self) -> Path:
         """Return the folder of the trained result: `adapter/` or `weights/`.
 
@@ -225,7 +237,7 @@ def create_run(path: Path, *, recipe_text: str, identity: Mapping[str, Any]) -> 
             be written.
     """
     folder = RunFolder(path)
-    if (path / MANIFEST).exists():
+    if folder.exists():
         _require_same(folder, identity)
         write_text(folder.recipe, recipe_text)
         return folder

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from finetune.data import Message, Prepared, prepare
 from finetune.data.chat import ChatEncoder
 from finetune.errors import FinetuneError, Problem
-from finetune.hardware import Machine, inspect_machine, resolve_dtype
+from finetune.hardware import Machine, inspect_machine, require_disk, resolve_dtype
 from finetune.models import (
     Base,
     attach,
     attach_trained,
+    check_method,
     folder_base,
     load_model,
     load_tokenizer,
@@ -26,7 +27,7 @@ from finetune.models import (
     resolve_base,
 )
 from finetune.models.base import context_length
-from finetune.recipe import FullMethod, Method, PretrainObjective, Recipe, load_recipe, to_yaml
+from finetune.recipe import FullMethod, MergedExport, Method, PretrainObjective, Recipe, load_recipe, to_yaml
 from finetune.rundir import RunFolder, create_run, open_run, write_json, write_json_lines
 from finetune.runtimes import TransformersRuntime
 from finetune.tracking import read_metrics
@@ -74,10 +75,13 @@ class Run:
             FinetuneError: the folder belongs to another recipe, or the certificate has errors.
         """
         self.data.certificate.require()
-        name = self.recipe.run.name or "run"
-        folder = create_run(
-            Path(self.recipe.run.folder) / name, recipe_text=to_yaml(self.recipe), identity=self.identity()
-        )
+        folder, identity = RunFolder(self._path), self.identity()
+        if folder.is_untrained():
+            self.require_fit()
+            if folder.exists():
+                # Nothing has been learned yet that another recipe could spoil: the one that failed before was mended
+                folder.update(identity=identity, stages={})
+        folder = create_run(folder.path, recipe_text=to_yaml(self.recipe), identity=identity)
         self._folder = folder
         folder.update(base=self._about_base(), machine=self.machine.as_dict(), versions=versions())
         certificate = self.data.certificate.as_dict()
@@ -89,6 +93,24 @@ class Run:
         )
         folder.finish("data", certificate=certificate["hash"], splits=dict(self.data.certificate.splits))
         return folder
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.recipe.run.folder) / (self.recipe.run.name or "run")
+
+    def require_fit(self) -> None:
+        """Refuse a method that does not fit the base, or a disk that cannot hold the run.
+
+        Raises:
+            FinetuneError: as `check_method`, or with the space needed and free.
+        """
+        trainable = check_method(self.base, self.recipe.method, where=self.recipe.where("method"))
+        # Three checkpoints of weights and two moments in float32, and each export
+        widths = [resolve_dtype(self._format(section), self.machine).itemsize for section in self.recipe.export]
+        require_disk(self._path, 36 * trainable.learning + sum(widths) * trainable.total, "this run")
+
+    def _format(self, section: MergedExport) -> str:
+        return self.recipe.model.dtype if section.dtype == "auto" else section.dtype
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the trained weights, flat, so that a difference can be named."""
@@ -108,8 +130,9 @@ class Run:
 
     def _splits(self) -> dict[str, list[str]]:
         return {
-            "train": [row.id for row in self.data.train],
-            "validation": [row.id for row in self.data.validation],
+            # A raw text may have been cut into several rows
+            "train": list(dict.fromkeys(row.id for row in self.data.train)),
+            "validation": list(dict.fromkeys(row.id for row in self.data.validation)),
             "test": [item.example.id for item in self.data.test],
         }
 

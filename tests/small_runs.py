@@ -11,10 +11,13 @@ from typing import Any
 from finetune.recipe import Recipe, recipe_from_dict
 from finetune.rundir import file_hash
 
+# fmt: off
 WORDS = (
-    "order parcel invoice password refund account delivery colour battery screen window garden letter bridge river "
-    "mountain teacher doctor kitchen bottle summer winter morning evening ticket engine camera pencil market island"
-).split()
+    "order", "parcel", "invoice", "password", "refund", "account", "delivery", "colour", "battery", "screen", "window",
+    "garden", "letter", "bridge", "river", "mountain", "teacher", "doctor", "kitchen", "bottle", "summer", "winter",
+    "morning", "evening", "ticket", "engine", "camera", "pencil", "market", "island",
+)
+# fmt: on
 QUEUES = ("billing", "shipping", "returns", "other")
 
 

@@ -35,7 +35,7 @@ def test_a_bundle_of_one_is_that_one() -> None:
 
 
 def test_a_bundle_of_none_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="^a FinetuneError needs at least one problem$"):
+    with pytest.raises(ValueError, match=r"^a FinetuneError needs at least one problem$"):
         FinetuneError.of([])
 
 

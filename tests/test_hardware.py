@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from finetune.errors import FinetuneError
-from finetune.hardware import GIGABYTE, Machine, inspect_machine, keep_freed_memory, peak_memory, require_disk, resolve_dtype
+from finetune.hardware import (
+    GIGABYTE,
+    Machine,
+    inspect_machine,
+    keep_freed_memory,
+    peak_memory,
+    require_disk,
+    resolve_dtype,
+)
 
 REPO = Path(__file__).parents[1]
 

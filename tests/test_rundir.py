@@ -140,13 +140,17 @@ def test_a_staged_folder_appears_when_its_block_ends(tmp_path: Path) -> None:
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
 
 
+def fail(file: Path, error: type[BaseException]) -> None:
+    file.write_text("new")
+    raise error
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_staged_folder_that_fails_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
     with staged_folder(tmp_path / "result") as aside:
         (aside / "file").write_text("old")
     with pytest.raises(error), staged_folder(tmp_path / "result") as aside:
-        (aside / "file").write_text("new")
-        raise error
+        fail(aside / "file", error)
     assert names(tmp_path) == ["result", "result/file"]
     assert (tmp_path / "result" / "file").read_text() == "old"
 
@@ -201,7 +205,9 @@ def test_a_new_run_has_recipe_and_manifest(tmp_path: Path) -> None:
     assert folder.recipe.read_text() == "model: x\n"
     assert folder.manifest() == {"identity": IDENTITY, "stages": {}}
     assert names(folder.path) == ["manifest.json", "recipe.yaml"]
-    assert [path.name for path in (folder.metrics, folder.data, folder.checkpoints, folder.evaluation, folder.exports)] == [
+    assert [
+        path.name for path in (folder.metrics, folder.data, folder.checkpoints, folder.evaluation, folder.exports)
+    ] == [
         "metrics.jsonl",
         "data",
         "checkpoints",
@@ -305,7 +311,10 @@ def test_a_fact_that_is_not_json_leaves_the_manifest(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_said(tmp_path: Path, content: str) -> None:
     create_run(tmp_path / "run", recipe_text="", identity={})
     (tmp_path / "run" / "manifest.json").write_bytes(content.encode("latin-1"))
-    for attempt in (open_run(tmp_path / "run").manifest, lambda: create_run(tmp_path / "run", recipe_text="", identity={})):
+    for attempt in (
+        open_run(tmp_path / "run").manifest,
+        lambda: create_run(tmp_path / "run", recipe_text="", identity={}),
+    ):
         with pytest.raises(FinetuneError, match="cannot read the run's manifest: ") as caught:
             attempt()
         assert caught.value.problems[0].where == str(tmp_path / "run" / "manifest.json")

@@ -86,21 +86,25 @@ def read_corpus(recipe: Recipe) -> Corpus:
     """
     section = recipe.data
     source = read_rows(section.train, where=recipe.where("data.train"))
+    require_rows(source.rows, source.rejected)
     recognition = recognise(source.rows, section, where=recipe.where("data.format"))
     _check_objective(recipe, recognition)
     examples, rejected = to_examples(source.rows, recognition, section, where=recipe.where("data"))
     labels = _known_labels(examples)
     sources, dropped = [source], [*source.rejected, *rejected]
+    require_rows(examples, dropped)
     given: dict[str, list[Example]] = {}
     for name, spec in (("validation", section.validation), ("test", section.test)):
         if spec is not None:
             other = read_rows(spec, where=recipe.where(f"data.{name}"))
             more, bad = to_examples(other.rows, recognition, section, labels=labels)
+            require_rows(more, [*other.rejected, *bad])
             given[name] = more
             sources.append(other)
             dropped += [*other.rejected, *bad]
     if section.on_bad_row == "error" and dropped:
-        raise FinetuneError.of(bad_row_problems(dropped, section))
+        fix = "mend them, or set data.on_bad_row: drop to leave them out"
+        raise FinetuneError.of(bad_row_problems(dropped, fix=fix))
     division = divide(
         examples,
         section.split,
@@ -152,8 +156,18 @@ def _check_objective(recipe: Recipe, recognition: Recognition) -> None:
         )
 
 
-def bad_row_problems(dropped: Sequence[Rejected], section: DataSection) -> list[Problem]:
-    """Tell bad rows: the first few of each kind, then how many more there are."""
+def require_rows(rows: Sequence[object], rejected: Sequence[Rejected]) -> None:
+    """Refuse a file of which nothing can be used, whatever the recipe says of bad rows; say why nothing can.
+
+    Raises:
+        FinetuneError: there are no rows, only rejected ones.
+    """
+    if rejected and not rows:
+        raise FinetuneError.of(bad_row_problems(rejected, fix="mend them: no other rows are left"))
+
+
+def bad_row_problems(dropped: Sequence[Rejected], *, fix: str) -> list[Problem]:
+    """Tell bad rows: the first few of each kind, then how many more there are; `fix` goes with the last."""
     kinds = Counter(bad.reason for bad in dropped)
     told: Counter[str] = Counter()
     problems = []
@@ -164,7 +178,6 @@ def bad_row_problems(dropped: Sequence[Rejected], section: DataSection) -> list[
     for reason, count in kinds.items():
         if count > TOLD:
             problems.append(Problem("", f"and {count - TOLD:,} more rows: {reason}"))
-    fix = "mend them, or set data.on_bad_row: drop to leave them out"
     return [*problems[:-1], replace(problems[-1], fix=problems[-1].fix or fix)] if problems else []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from finetune.data.formats import to_examples
+from finetune.data.prepare import require_rows
 from finetune.data.recognise import recognise
 from finetune.data.sources import read_rows
 from finetune.errors import FinetuneError
@@ -35,10 +36,11 @@ def write_starter(data: str, base: str, target: Path) -> str:
         raise FinetuneError("this file exists already", where=str(target), fix="give another name with --out")
     source = read_rows(data, where="--data")
     section = DataSection(train=data)
+    require_rows(source.rows, source.rejected)
     recognition = recognise(source.rows, section, where="--data")
-    examples, rejected = to_examples(source.rows, recognition, section)
-    if not examples:
-        raise FinetuneError(f"no row of {len(rejected):,} can be used: {rejected[0].detail}", where="--data")
+    examples, refused = to_examples(source.rows, recognition, section)
+    rejected = [*source.rejected, *refused]
+    require_rows(examples, rejected)
     longest = max(len(example.everything_said()) for example in examples)
     length = _round_up(longest / CHARACTERS_PER_TOKEN)
     inside = Path(data).resolve()

@@ -55,7 +55,7 @@ def evaluate(
     """
     chosen = draw(items, section.max_items, seed)
     references = [item.example.reference for item in chosen]
-    scorer, _ = choose_scorer(section, references, labels=labels, raw_text=raw_text)
+    scorer = check_scorer(section, items, labels=labels, raw_text=raw_text, seed=seed)
     answers: dict[str, list[Answer]] = {}
     seconds: dict[str, float] = {}
     for runtime in contestants:
@@ -73,6 +73,18 @@ def evaluate(
         seed=seed,
         seconds=seconds,
     )
+
+
+def check_scorer(
+    section: EvaluateSection, items: Sequence[TestItem], *, labels: Sequence[str] | None, raw_text: bool, seed: int
+) -> Scorer:
+    """Return the scorer that judges the held-out items; the arguments are those of `evaluate`.
+
+    Raises:
+        FinetuneError: no test rows, or a scorer that does not fit them.
+    """
+    references = [item.example.reference for item in draw(items, section.max_items, seed)]
+    return choose_scorer(section, references, labels=labels, raw_text=raw_text)[0]
 
 
 def draw(items: Sequence[TestItem], at_most: int | None, seed: int) -> list[TestItem]:

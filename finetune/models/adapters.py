@@ -73,18 +73,16 @@ def attach(model: Any, method: Method, *, where: str = "method") -> Any:
     return tuned
 
 
-def check_method(base: Base, method: Method, *, where: str = "method") -> None:
+def check_method(base: Base, method: Method, *, where: str = "method") -> Trainable:
     """Check the names and sizes of a method against the model's architecture, without its weights.
+
+    Returns:
+        How many parameters would learn.
 
     Raises:
         FinetuneError: as `attach`.
     """
-    if isinstance(method, FullMethod):
-        return
-    model = load_skeleton(base)
-    problems = _name_problems(model, method, where) + _rank_problems(model, method, where)
-    if problems:
-        raise FinetuneError.of(problems)
+    return count_trainable(attach(load_skeleton(base), method, where=where))
 
 
 def attach_trained(model: Any, folder: Path) -> Any:
@@ -146,6 +144,8 @@ def _name_problems(model: Any, method: LoraMethod | QloraMethod, where: str) -> 
     for key, given in (("targets", targets), ("modules_to_save", method.modules_to_save)):
         for name in given:
             problems += _unknown_name(model, name, f"{where} ({key})")
+    for name in method.modules_to_save:
+        problems += _loose_name(model, name, f"{where} (modules_to_save)")
     for name in targets:
         problems += _unfit_target(model, name, f"{where} (targets)")
         if name in method.modules_to_save:
@@ -177,6 +177,17 @@ def _unknown_name(model: Any, name: str, where: str) -> list[Problem]:
             f"did you mean {near!r}?" if near else f"it has {', '.join(words)}",
         )
     ]
+
+
+def _loose_name(model: Any, name: str, where: str) -> list[Problem]:
+    """Refuse a name that PEFT, which compares mere endings here, would also take for other modules."""
+    meant = _matching(model, name)
+    paths = {id(module): path for path, module in model.named_modules()}
+    others = [path for path, module in model.named_modules() if path.endswith(name) and module not in meant]
+    if not meant or not others:
+        return []
+    what = f"{name!r} would also train {others[0]!r}" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+    return [Problem(where, what, f"give the whole path: {paths[id(meant[0])]}")]
 
 
 def _unfit_target(model: Any, name: str, where: str) -> list[Problem]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import FinetuneError, Problem, missing_extra, nearest
-from finetune.models.faults import first_line, require_all_weights, unreadable
+from finetune.models.faults import first_line, remedy, require_all_weights, unreadable
 from finetune.models.gguf import dequantised_folder
 from finetune.recipe.schema import Method, ModelSection, QloraMethod
 from finetune.rundir import file_hash
@@ -211,7 +211,9 @@ def load_tokenizer(base: Base, *, conversations: bool = True) -> tuple[PreTraine
         tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)
     except unreadable() as error:
         raise FinetuneError(
-            f"cannot load the tokenizer: {first_line(error)}", where=base.where, fix="is it in the model's folder?"
+            f"cannot load the tokenizer: {first_line(error)}",
+            where=base.where,
+            fix=remedy(error, "is it in the model's folder?"),
         ) from error
     if not tokenizer.is_fast:
         raise FinetuneError(
@@ -298,7 +300,9 @@ def load_model(
             raise FinetuneError(
                 "the base model does not fit in this device's memory", where=base.where, fix="method: {kind: qlora}"
             ) from error
-        raise FinetuneError(f"cannot load the model: {first_line(error)}", where=base.where) from error
+        raise FinetuneError(
+            f"cannot load the model: {first_line(error)}", where=base.where, fix=remedy(error)
+        ) from error
     require_all_weights(report, base.where)
     rows = model.get_input_embeddings().weight.shape[0]
     if vocabulary > rows:
@@ -324,7 +328,9 @@ def load_skeleton(base: Base) -> PreTrainedModel:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=base.trust_remote_code)
     except unreadable() as error:
-        raise FinetuneError(f"cannot read the model's configuration: {first_line(error)}", where=base.where) from error
+        raise FinetuneError(
+            f"cannot read the model's configuration: {first_line(error)}", where=base.where, fix=remedy(error)
+        ) from error
 
 
 def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:

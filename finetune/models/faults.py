@@ -40,3 +40,10 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, and the second where the first only announces it."""
     first, *rest = (str(error).strip() or type(error).__name__).splitlines()
     return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first
+
+
+def remedy(error: BaseException, otherwise: str = "") -> str:
+    """Return what to do about an error: models that bring code of their own have one remedy for all."""
+    if "custom code" in str(error):
+        return "read that code, then set model.trust_remote_code: true and model.revision to its commit"
+    return otherwise

