@@ -52,11 +52,11 @@ def write_lines(path: Path, rows: Sequence[Any]) -> Path:
     return path
 
 
-def settings(base: Path, data: Path, runs: Path, **changes: dict[str, Any]) -> dict[str, Any]:
+def settings(base: Path, corpus: Path, runs: Path, **changes: dict[str, Any]) -> dict[str, Any]:
     """What a recipe file would say; `train={"steps": 2}` lays settings over a section."""
     values: dict[str, Any] = {
         "model": {"base": str(base), "dtype": "float32"},
-        "data": {"train": str(data), "max_length": 128},
+        "data": {"train": str(corpus), "max_length": 128},
         "method": {"kind": "lora", "rank": 4},
         "train": {"steps": 4, "batch_size": 8, "learning_rate": 0.02, "eval_every": 2},
         "evaluate": {"require": "nothing"},
@@ -68,9 +68,9 @@ def settings(base: Path, data: Path, runs: Path, **changes: dict[str, Any]) -> d
     return values
 
 
-def small_recipe(base: Path, data: Path, runs: Path, **changes: dict[str, Any]) -> Recipe:
+def small_recipe(base: Path, corpus: Path, runs: Path, **changes: dict[str, Any]) -> Recipe:
     """The recipe that `settings` says."""
-    return recipe_from_dict(settings(base, data, runs, **changes))
+    return recipe_from_dict(settings(base, corpus, runs, **changes))
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, TextIO
 
 from finetune.errors import FinetuneError, Problem
 
 DONE, BUG, MENDABLE, NOT_PASSED = 0, 1, 2, 3
 INTERRUPTED = 130
+
+# Where results go while what libraries print is kept from standard output
+RESULTS: ContextVar[TextIO | None] = ContextVar("RESULTS", default=None)
 
 
 def tell(line: str) -> None:
@@ -33,7 +38,8 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
 def show(value: Any, *, as_json: bool, text: str) -> None:
     """Print a result: one JSON object, or text for people."""
-    sys.stdout.write((json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text) + "\n")
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text
+    (RESULTS.get() or sys.stdout).write(line + "\n")
 
 
 def problem_lines(problems: Iterable[Problem]) -> str:
@@ -62,6 +68,17 @@ def calm_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+@contextlib.contextmanager
+def only_json() -> Iterator[None]:
+    """Let nothing but `show` write to standard output (transformers prints there when WANDB_MODE is offline)."""
+    token = RESULTS.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        RESULTS.reset(token)
+
+
 def guarded(verb: Callable[[], int | None], *, as_json: bool) -> int:
     """Run a verb and return the exit code: mendable faults with their text and 2, bugs with a traceback and 1.
 
@@ -70,7 +87,8 @@ def guarded(verb: Callable[[], int | None], *, as_json: bool) -> int:
         as_json: tell mendable faults on standard output too, as JSON.
     """
     try:
-        code = verb() or DONE
+        with only_json() if as_json else contextlib.nullcontext():
+            code = verb() or DONE
         sys.stdout.flush()
         return code
     except FinetuneError as error:

@@ -30,15 +30,24 @@ class Cadence(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        since_best = len(losses) - 1 - losses.index(min(losses))
-        if since_best == 0:
+        if looks_since_best(state.log_history) == 0:
             # So that the best one can be taken back, whatever the saving cadence
             control.should_save = True
-        if self.early_stop is not None and since_best >= self.early_stop:
+        if stops_early(state.log_history, self.early_stop):
             control.should_training_stop = True
             control.should_save = True
         return control
+
+
+def looks_since_best(history: list[dict[str, Any]]) -> int:
+    """Return how many looks at the validation rows there were since the lowest loss; 0 where there was none."""
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+def stops_early(history: list[dict[str, Any]], early_stop: int | None) -> bool:
+    """Whether a run with this history has gone without a new best for as long as the recipe allows."""
+    return early_stop is not None and looks_since_best(history) >= early_stop
 
 
 class Tracking(TrainerCallback):  # type: ignore[misc]

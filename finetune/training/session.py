@@ -26,7 +26,7 @@ from finetune.tracking import Tracker
 from finetune.training import checkpoints
 from finetune.training.attention import row_attention, supports_rows
 from finetune.training.batches import StepCollator
-from finetune.training.callbacks import Cadence, ProgressBar, Tracking, cadence
+from finetune.training.callbacks import Cadence, ProgressBar, Tracking, cadence, stops_early
 from finetune.training.trainer import RowTrainer
 
 LEARNING_RATE = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
@@ -123,7 +123,11 @@ def train(
         stack.enter_context(disable_input_dtype_casting(model))
         if use_bounds:
             stack.enter_context(row_attention(trainer.causal))
-        _run(trainer, resume)
+        if resume is not None and _is_over(resume, steps, recipe):
+            # Interrupted between the last step and the result; the trainer would do one step more
+            trainer.take_over(resume)
+        else:
+            _run(trainer, resume)
         kept = _keep(trainer, recipe)
     _save(model, tokenizer, folder, recipe)
     return _summary(trainer, kept, resume, limit, time.perf_counter() - started, folder)
@@ -238,6 +242,12 @@ def _silence() -> Any:
         yield
     finally:
         constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
+def _is_over(checkpoint: Path, steps: int, recipe: Recipe) -> bool:
+    """Whether nothing is left to train after a checkpoint: it is of the last step, or of the one that stopped early."""
+    history = checkpoints.read_history(checkpoint)
+    return (checkpoints.step_of(checkpoint) or 0) >= steps or stops_early(history, recipe.train.early_stop)
 
 
 def _run(trainer: RowTrainer, resume: Path | None) -> None:

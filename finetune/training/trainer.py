@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerState
 from trl import SFTTrainer
 
 from finetune.data.rows import TokenRow
@@ -151,3 +151,8 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
     def take_back(self, checkpoint: Path) -> None:
         """Load the weights of a checkpoint into the model."""
         self._load_from_checkpoint(str(checkpoint))
+
+    def take_over(self, checkpoint: Path) -> None:
+        """Be where a checkpoint was saved: its weights, its step and its history."""
+        self.take_back(checkpoint)
+        self.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE))

