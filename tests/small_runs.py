@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune.recipe import Recipe, recipe_from_dict
+from finetune.results import RunResult
 from finetune.rundir import file_hash
+from finetune.session import Run
 
 # fmt: off
 WORDS = (
@@ -60,6 +64,8 @@ def settings(base: Path, corpus: Path, runs: Path, **changes: dict[str, Any]) ->
         "method": {"kind": "lora", "rank": 4},
         "train": {"steps": 4, "batch_size": 8, "learning_rate": 0.02, "eval_every": 2},
         "evaluate": {"require": "nothing"},
+        # A model of random weights finds some tokens nearly equally likely
+        "export": [{"kind": "merged", "min_top1": 0.98}],
         "run": {"name": "run", "folder": str(runs)},
     }
     for section, entries in changes.items():
@@ -71,6 +77,33 @@ def settings(base: Path, corpus: Path, runs: Path, **changes: dict[str, Any]) ->
 def small_recipe(base: Path, corpus: Path, runs: Path, **changes: dict[str, Any]) -> Recipe:
     """The recipe that `settings` says."""
     return recipe_from_dict(settings(base, corpus, runs, **changes))
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A finished run, for tests to look at; those that change something take a copy."""
+
+    recipe: Recipe
+    result: RunResult
+    folder: Path
+
+
+def copied(run: SmallRun, runs: Path) -> Run:
+    """Open a copy of a finished run, in another folder of runs."""
+    shutil.copytree(run.folder, runs / "run")
+    return Run.open(runs / "run")
+
+
+def elsewhere(recipe: Recipe, runs: Path, **sections: Mapping[str, Any]) -> Recipe:
+    """The same recipe with another folder for its runs, and other settings of some sections."""
+    changed = {name: getattr(recipe, name).model_copy(update=dict(entries)) for name, entries in sections.items()}
+    place = changed.pop("run", recipe.run).model_copy(update={"folder": str(runs)})
+    return recipe.model_copy(update={"run": place, **changed})
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON Lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def hashes(folder: Path) -> dict[str, str]:

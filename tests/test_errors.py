@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import FinetuneError, Problem, missing_extra, nearest
@@ -66,6 +66,7 @@ def test_nearest_looks_past_case(name: str, valid: list[str], expected: str | No
     assert nearest(name, valid) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=8))
 def test_a_valid_name_is_its_own_nearest_up_to_case(valid: list[str]) -> None:
     found = nearest(valid[0], valid)

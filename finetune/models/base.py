@@ -311,7 +311,19 @@ def load_model(
             where=base.where,
             fix="use the tokenizer that belongs to this model",
         )
+    _keep_differentiable(model)
     return model
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights at the first answer given on a CPU with AVX512-bf16.
+
+    The packed form has no backward: training that goes on after an evaluation would learn without gradients through
+    these layers, with no more than a warning (bitsandbytes 0.50, Linear4bit.forward). It also rounds their scales.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_skeleton(base: Base) -> PreTrainedModel:

@@ -57,6 +57,8 @@ def damage(checkpoint: Path) -> str | None:
     try:
         files = dict(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
+        files = {}
+    if not files:
         return "its manifest is missing or unreadable"
     for name, digest in files.items():
         path = checkpoint / name

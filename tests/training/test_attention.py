@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_row_does_not_feel_its_neighbours_at_all() -> None:
     bounds = row_bounds(lengths)
     tensors = [tensor.detach() for tensor in inputs(sum(lengths))]
     whole, _ = attend_rows(MODULE, *tensors, None, row_bounds=bounds)
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         alone, _ = attend_rows(MODULE, *(t[:, :, start:end] for t in tensors), None, row_bounds=(0, end - start))
         assert torch.equal(whole[:, start:end], alone)
 
@@ -106,7 +107,7 @@ def test_dropout_drops_and_keeps_the_mean(length: int) -> None:
 def test_a_mask_or_bounds_that_do_not_cover_the_batch_are_a_bug() -> None:
     tensors = inputs(6)
     for mask, bounds in ((torch.ones(1, 1, 6, 6), (0, 6)), (None, (0, 5)), (None, (0, 3, 7))):
-        with pytest.raises(ValueError, match="^packed attention needs row_bounds over the whole batch and no mask$"):
+        with pytest.raises(ValueError, match=r"^packed attention needs row_bounds over the whole batch and no mask$"):
             attend_rows(MODULE, *tensors, mask, row_bounds=bounds)
 
 

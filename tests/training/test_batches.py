@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.data.rows import TokenRow
@@ -28,6 +28,7 @@ THREE = [
 ]
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, limit=st.integers(1, 120), packing=st.booleans())
 def test_each_row_lies_in_one_micro_batch_within_the_limit(lengths: list[int], limit: int, packing: bool) -> None:
     bins = lay_out(lengths, limit=limit, packing=packing)
@@ -38,19 +39,36 @@ def test_each_row_lies_in_one_micro_batch_within_the_limit(lengths: list[int], l
         assert held <= limit or len(rows) == 1
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, limit=st.integers(1, 120))
-def test_packing_leaves_no_two_micro_batches_that_fit_in_one(lengths: list[int], limit: int) -> None:
-    held = sorted(sum(lengths[position] for position in rows) for rows in lay_out(lengths, limit=limit, packing=True))
-    assert len(held) < 2 or held[0] + held[1] > limit
+def test_packing_takes_no_more_than_twice_the_micro_batches_that_tokens_fill(lengths: list[int], limit: int) -> None:
+    count = len(lay_out(lengths, limit=limit, packing=True))
+    # Of micro-batches filled by best fit no two would fit in one
+    assert sum(lengths) / limit <= count or max(lengths) > limit
+    assert count <= 2 * sum(lengths) / limit + 1
 
 
-def test_rows_are_placed_where_they_fit_tightest() -> None:
-    assert lay_out([5, 8, 3, 2, 6], limit=10, packing=True) == [[1, 3], [4, 2], [0]]
-    assert lay_out([5, 8, 3, 2, 6], limit=12, packing=False) == [[1], [4, 0], [2, 3]]
-    assert lay_out([50, 1, 1], limit=10, packing=True) == [[0], [1, 2]]
-    assert lay_out([], limit=10, packing=True) == []
+@pytest.mark.parametrize(
+    ("lengths", "limit", "packing", "expected"),
+    [
+        ([5, 8, 3, 2, 6], 10, True, [[1], [4, 3], [0, 2]]),
+        # Dealt out evenly this would be 6 + 3 + 2 = 11, so it stays packed tight
+        ([6, 4, 3, 3, 2, 2], 10, True, [[0, 1], [2, 3, 4, 5]]),
+        ([5, 8, 3, 2, 6], 12, False, [[1], [4, 0], [2, 3]]),
+        ([50, 1, 1], 10, True, [[0], [1, 2]]),
+        ([50, 1, 1], 10, False, [[0], [1, 2]]),
+        ([7, 7, 7], 7, True, [[0], [1], [2]]),
+        ([], 10, True, []),
+        ([], 10, False, []),
+    ],
+)
+def test_rows_fill_micro_batches_evenly_or_lie_with_their_like(
+    lengths: list[int], limit: int, packing: bool, expected: list[list[int]]
+) -> None:
+    assert lay_out(lengths, limit=limit, packing=packing) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 500), st.booleans()), min_size=1, max_size=30))
 def test_targets_are_the_next_trained_tokens(tokens: list[tuple[int, bool]]) -> None:
     made = row("a", [token for token, _ in tokens], [mark for _, mark in tokens])
@@ -86,6 +104,7 @@ def test_padded_rows_stand_one_below_the_other() -> None:
     assert batch["lengths"] == [4, 3, 2]
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=12),
     limit=st.integers(1, 60),
