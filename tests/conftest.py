@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.small_runs import SmallRun
 
 # Read by the libraries when they are first imported, so set before any test module is
 CACHES = Path(tempfile.mkdtemp(prefix="finetune-tests-"))
@@ -74,3 +79,51 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 48 prompts with answers."""
+    from tests.small_runs import questions, write_lines
+
+    return write_lines(tmp_path_factory.mktemp("data") / "questions.jsonl", questions())
+
+
+@pytest.fixture(scope="session")
+def lora_run(tiny_base: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A whole run that nothing disturbed."""
+    from finetune import pipeline
+    from tests.small_runs import SmallRun, small_recipe
+
+    method = {"kind": "lora", "rank": 4, "dropout": 0.1}
+    recipe = small_recipe(tiny_base, corpus, tmp_path_factory.mktemp("runs"), method=method)
+    result = pipeline.run(recipe)
+    return SmallRun(recipe, result, Path(result.run))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Return the one JSON value that standard output has to be."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run a command line in this process: `command("check", recipe, "--json")`."""
+    from finetune.cli.app import app
+
+    def call(*arguments: object) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            app([str(argument) for argument in arguments])
+        written = capsys.readouterr()
+        return Said(int(stop.value.code or 0), written.out, written.err)
+
+    return call

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from finetune.recipe import Recipe, recipe_from_dict
 from finetune.results import RunResult
 from finetune.rundir import file_hash
@@ -115,3 +117,9 @@ def hashes(folder: Path) -> dict[str, str]:
 def listing(folder: Path) -> list[str]:
     """Every file and folder below a folder, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def write_recipe(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write a recipe file that says `values`."""
+    path.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+    return path

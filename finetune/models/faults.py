@@ -38,8 +38,8 @@ def require_all_weights(report: dict[str, Any], where: str) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, and the second where the first only announces it."""
-    first, *rest = (str(error).strip() or type(error).__name__).splitlines()
-    return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first
+    first, *rest = (line.strip() for line in (str(error).strip() or type(error).__name__).splitlines())
+    return f"{first} {rest[0]}" if rest and first.endswith(":") else first
 
 
 def remedy(error: BaseException, otherwise: str = "") -> str:
