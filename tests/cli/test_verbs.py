@@ -149,8 +149,9 @@ def test_export_to_another_number_format(done: dict[str, Any]) -> None:
 
 def test_chat_answers_a_piped_line(done: dict[str, Any]) -> None:
     told = finetune("chat", done["run"], said="where is my order\n")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.strip()
+    assert (told.returncode, told.stderr) == (0, "")
+    # A model this small may say anything, but it ends its line
+    assert told.stdout.endswith("\n")
 
 
 def test_explain_tells_where_values_come_from(recipe: Path) -> None:
