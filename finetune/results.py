@@ -124,7 +124,7 @@ class Exports:
     def write(cls, folder: RunFolder, proofs: Mapping[str, Verification]) -> Exports:
         """Add proofs to `exports/verification.json`."""
         path = cls.path(folder)
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        before = cls.read(folder).proofs if path.exists() else {}
         exports = cls({**before, **{name: proof.as_dict() for name, proof in proofs.items()}})
         write_json(path, exports.proofs)
         return exports
@@ -220,7 +220,8 @@ def _read(path: Path, remedy: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise FinetuneError(f"there is no {path.name} yet", where=str(path.parent), fix=remedy) from error
     except ValueError as error:
-        raise FinetuneError(f"{path.name} is damaged: {error}", where=str(path), fix=remedy) from error
+        fix = f"delete it, then: {remedy}"
+        raise FinetuneError(f"{path.name} is damaged: {error}", where=str(path), fix=fix) from error
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -272,7 +273,7 @@ def export_section(to: str, recipe: Recipe) -> MergedExport:
     kind, _, dtype = to.partition(":")
     formats = ("auto", "float32", "bfloat16", "float16")
     if kind != "merged" or (dtype and dtype not in formats):
-        near = nearest(dtype, formats) if kind == "merged" else "merged"
+        near = nearest(dtype, formats) if kind == "merged" else None
         raise FinetuneError(f"cannot export to {to!r}", where="--to", fix=f"merged or merged:{near or 'float16'}")
     section = next((section for section in recipe.export if section.kind == kind), MergedExport())
     return section.model_copy(update={"dtype": dtype or section.dtype})

@@ -175,68 +175,56 @@ def _leading(input_ids: NDArray[np.int32], token: int) -> int:
 
 
 def _judge(certificate: Certificate, where: str) -> list[Problem]:
+    return [
+        *_judge_learning(certificate, where),
+        *_judge_turns(certificate, where),
+        *_judge_writing(certificate, where),
+    ]
+
+
+def _judge_learning(certificate: Certificate, where: str) -> list[Problem]:
+    if certificate.tokens["trained"] == 0:
+        what, fix = "no token of any training row would be learned", "look at: finetune data inspect RECIPE"
+        return [Problem(where, what, fix)]
+    if certificate.nothing_to_learn:
+        what = f"{certificate.nothing_to_learn:,} training rows have no token to learn from"
+        return [Problem(where, what, "look at them: finetune data inspect RECIPE", "warning")]
+    return []
+
+
+def _judge_turns(certificate: Certificate, where: str) -> list[Problem]:
     problems = []
     learned, ended = certificate.turns["learned"], certificate.turns["end_of_turn_trained"]
-    if certificate.tokens["trained"] == 0:
-        problems.append(
-            Problem(where, "no token of any training row would be learned", "look at: finetune data inspect RECIPE")
-        )
-    elif certificate.nothing_to_learn:
-        problems.append(
-            Problem(
-                where,
-                f"{certificate.nothing_to_learn:,} training rows have no token to learn from",
-                "look at them: finetune data inspect RECIPE",
-                "warning",
-            )
-        )
     if ended < learned:
-        problems.append(
-            Problem(
-                where,
-                f"in {learned - ended:,} of {learned:,} assistant turns the end of the turn is not learned, "
-                "so the model would not learn to stop there",
-                "set model.chat_template to one that ends assistant turns with a control token",
-                "error" if ended == 0 else "warning",
-            )
+        what = (
+            f"in {learned - ended:,} of {learned:,} assistant turns the end of the turn is not learned, "
+            "so the model would not learn to stop there"
         )
-    if certificate.turns["eos_appended"]:
-        problems.append(
-            Problem(
-                where,
-                f"the chat template writes no end-of-turn; the tokenizer's end of text was appended to "
-                f"{certificate.turns['eos_appended']:,} rows",
-                "",
-                "note",
-            )
+        fix = "set model.chat_template to one that ends assistant turns with a control token"
+        problems.append(Problem(where, what, fix, "error" if ended == 0 else "warning"))
+    if appended := certificate.turns["eos_appended"]:
+        what = f"the chat template writes no end-of-turn; the tokenizer's end of text was appended to {appended:,} rows"
+        problems.append(Problem(where, what, "", "note"))
+    if certificate.prompt_parity < learned:
+        what = (
+            f"in {learned - certificate.prompt_parity:,} of {learned:,} assistant turns the template's generation "
+            "prompt is not how it begins a given answer, so training and answering see different prompts"
         )
-    if learned and certificate.prompt_parity < learned:
-        problems.append(
-            Problem(
-                where,
-                f"in {learned - certificate.prompt_parity:,} of {learned:,} assistant turns the template's generation "
-                "prompt is not how it begins a given answer, so training and answering see different prompts",
-                "set model.chat_template to a template whose generation prompt begins every answer",
-                "warning",
-            )
-        )
+        fix = "set model.chat_template to a template whose generation prompt begins every answer"
+        problems.append(Problem(where, what, fix, "warning"))
+    return problems
+
+
+def _judge_writing(certificate: Certificate, where: str) -> list[Problem]:
+    problems = []
     if certificate.rewritten:
-        problems.append(
-            Problem(
-                where,
-                f"the chat template does not write {certificate.rewritten:,} messages word for word "
-                "(it strips reasoning or converts texts)",
-                "look at them: finetune data inspect RECIPE",
-                "warning",
-            )
+        what = (
+            f"the chat template does not write {certificate.rewritten:,} messages word for word "
+            "(it strips reasoning or converts texts)"
         )
-    counts = [int(count) for count in certificate.bos]
-    if counts and max(counts) > 1:
-        problems.append(
-            Problem(
-                where,
-                f"rows begin with up to {max(counts)} begin-of-text tokens: template and tokenizer each add one",
-                "remove bos_token from the chat template",
-            )
-        )
+        problems.append(Problem(where, what, "look at them: finetune data inspect RECIPE", "warning"))
+    most = max((int(count) for count in certificate.bos), default=0)
+    if most > 1:
+        what = f"rows begin with up to {most} begin-of-text tokens: template and tokenizer each add one"
+        problems.append(Problem(where, what, "remove bos_token from the chat template"))
     return problems

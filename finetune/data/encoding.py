@@ -113,7 +113,7 @@ class Encoding:
             FinetuneError: there are such rows and the recipe does not say to drop them.
         """
         problems = [
-            Problem(str(example.origin), f"the chat template refuses this row: {error.problems[0].what}", "")
+            Problem(str(example.origin), f"this row cannot be written in chat form: {error.problems[0].what}", "")
             for example, error in self._refused[:TOLD]
         ]
         if len(self._refused) > TOLD:

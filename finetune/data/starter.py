@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,8 @@ from finetune.rundir import write_text
 
 # Words a token holds in English prose, on the low side
 CHARACTERS_PER_TOKEN = 3.0
+# Raw text is cut anyway: pieces that every base model has the context for
+LONGEST_PIECE = 1024
 
 
 def write_starter(data: str, base: str, target: Path) -> str:
@@ -41,21 +44,20 @@ def write_starter(data: str, base: str, target: Path) -> str:
     examples, refused = to_examples(source.rows, recognition, section)
     rejected = [*source.rejected, *refused]
     require_rows(examples, rejected)
-    longest = max(len(example.everything_said()) for example in examples)
-    length = _round_up(longest / CHARACTERS_PER_TOKEN)
-    inside = Path(data).resolve()
-    relative = _relative(inside, target.resolve().parent)
     pretrain = recognition.format == "text"
+    longest = max(len(example.everything_said()) for example in examples) / CHARACTERS_PER_TOKEN
+    length = min(_round_up(longest), LONGEST_PIECE) if pretrain else _round_up(longest)
+    longer = "; longer texts are cut into pieces" if pretrain else ""
     lines = [
         f"# {len(examples):,} rows of {Path(data).name}, read as {recognition.format}: {recognition.why}",
         *([f"# {len(rejected):,} rows cannot be used as they are; `finetune check` names them"] if rejected else []),
         "model:",
-        f"  base: {_scalar(base)}",
+        f"  base: {_scalar(_place(base, target))}",
         "data:",
-        f"  train: {_scalar(relative)}",
+        f"  train: {_scalar(_place(data, target))}",
         f"  format: {recognition.format}",
         *(["  columns: " + _flow(recognition.columns)] if recognition.columns else []),
-        f"  max_length: {length}  # the longest row has about {int(longest / CHARACTERS_PER_TOKEN):,} tokens",
+        f"  max_length: {length}  # the longest row has about {int(longest):,} tokens{longer}",
         *(["objective: {kind: pretrain}"] if pretrain else []),
         "method: {kind: lora}  # small files, little memory; qlora where the base does not fit, full with much data",
         "train:",
@@ -66,7 +68,12 @@ def write_starter(data: str, base: str, target: Path) -> str:
     return f"{len(examples):,} rows read as {recognition.format} ({recognition.why})"
 
 
-def _relative(path: Path, folder: Path) -> str:
+def _place(name: str, target: Path) -> str:
+    """Return a path as the recipe in `target` has to say it: from its own folder; other names stay as they are."""
+    is_path = glob.has_magic(name) or Path(name).exists()
+    if name.startswith(("hub:", "package:")) or not is_path:
+        return name
+    path, folder = Path(name).resolve(), target.resolve().parent
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finetune.exporting.merge import DEQUANTISED, folded, merge_bases, save_merged, trained_model
+from finetune.exporting.merge import (
+    DEQUANTISED,
+    NEAREST,
+    STOCHASTIC,
+    folded,
+    merge_bases,
+    save_merged,
+    trained_model,
+)
 from finetune.exporting.verify import Observation, ProofRow, Verification, observe, verify
 from finetune.hardware import Machine, resolve_dtype
 from finetune.models import Base, attach_trained, folder_base, load_model, quantization
@@ -23,6 +31,22 @@ from finetune.runtimes import TransformersRuntime
 # the weights are compared and not the noise of the arithmetic (bfloat16's alone is a KL of 1.6e-3). Measured with
 # SmolLM2-135M, LoRA, 1,000 positions: float32 5e-8 and 100 %, float16 1.4e-6 and 99.9 %, bfloat16 2.1e-4 and 98.7 %.
 BOUNDS = {torch.float32: (1e-5, 0.999), torch.float16: (1e-4, 0.995), torch.bfloat16: (2e-3, 0.97)}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to make the file: which weights the adapter is folded into, and how the sum is rounded."""
+
+    into: str
+    rounding: str = NEAREST
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.into}-{self.rounding}"
+
+    def sentence(self) -> str:
+        rounded = "" if self.rounding == NEAREST else ", rounded up or down by chance"
+        return f"merged into the {self.into} base{rounded}"
 
 
 def export_merged(
@@ -40,7 +64,8 @@ def export_merged(
     """Write the merged model to `target` and prove it.
 
     For a quantised base both ways of merging are tried, into the weights that training saw and into the original
-    ones, and the one whose predictions are closer to the trained model's is kept.
+    ones; where bfloat16 misses its bounds, stochastic rounding is tried as well. The file whose predictions are
+    closest to the trained model's is kept.
 
     Args:
         recipe: the run's recipe.
@@ -59,26 +84,40 @@ def export_merged(
     dtype = resolve_dtype(recipe.model.dtype if section.dtype == "auto" else section.dtype, machine)
     kl, top1 = BOUNDS[dtype]
     bounds = (section.max_kl or kl, section.min_top1 or top1)
-    trained: Observation | None = None
-    proofs: dict[Path, Verification] = {}
+    seen: list[Observation] = []
+    proofs: dict[Way, Verification] = {}
+
+    def attempt(way: Way) -> None:
+        model = trained_model(recipe, base, trained_folder, into=way.into, machine=machine)
+        if not seen:
+            seen.append(_observe_trained(recipe, base, trained_folder, model, tokenizer, rows, stop, machine))
+        folder = _aside(target, way)
+        save_merged(folded(model, trained_folder), tokenizer, folder, dtype=dtype, stop=stop, rounding=way.rounding)
+        del model
+        gc.collect()
+        proofs[way] = _prove(folder, seen[0], tokenizer, stop, bounds, machine, way)
+
+    def closest() -> Way:
+        return min(proofs, key=lambda way: proofs[way].kl)
+
     try:
         for into in merge_bases(recipe):
-            candidate = target.with_name(f".{target.name}-{into}")
-            model = trained_model(recipe, base, trained_folder, into=into, machine=machine)
-            if trained is None:
-                trained = _observe_trained(recipe, base, trained_folder, model, tokenizer, rows, stop, machine)
-            save_merged(folded(model, trained_folder), tokenizer, candidate, dtype=dtype, stop=stop)
-            del model
-            gc.collect()
-            proofs[candidate] = _prove(candidate, trained, tokenizer, stop, bounds, machine, into)
-        kept = min(proofs, key=lambda candidate: proofs[candidate].kl)
+            attempt(Way(into))
+        if dtype == torch.bfloat16 and not proofs[closest()].passed:
+            attempt(Way(closest().into, STOCHASTIC))
         with staged_folder(target) as aside:
-            for path in kept.iterdir():
+            for path in _aside(target, closest()).iterdir():
                 path.rename(aside / path.name)
     finally:
-        for into in merge_bases(recipe):
-            shutil.rmtree(target.with_name(f".{target.name}-{into}"), ignore_errors=True)
-    return replace(proofs[kept], path=str(target), note=_compared(list(proofs.values()), proofs[kept]))
+        for folder in target.parent.glob(_aside(target, None).name):
+            shutil.rmtree(folder, ignore_errors=True)
+    kept = proofs[closest()]
+    return replace(kept, path=str(target), note=_compared(list(proofs.values()), kept))
+
+
+def _aside(target: Path, way: Way | None) -> Path:
+    """Return where a try is written; without a way, the pattern of all of them."""
+    return target.with_name(f".{target.name}-try-{way.folder_name if way else '*'}")
 
 
 def _observe_trained(
@@ -107,7 +146,7 @@ def _prove(
     stop: Sequence[int],
     bounds: tuple[float, float],
     machine: Machine,
-    into: str,
+    way: Way,
 ) -> Verification:
     model = load_model(folder_base(folder), dtype=torch.float32, device=machine.device)
     return verify(
@@ -117,7 +156,7 @@ def _prove(
         stop=stop,
         max_kl=bounds[0],
         min_top1=bounds[1],
-        note=f"merged into the {into} base",
+        note=way.sentence(),
     )
 
 

