@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finetune.notebook import check as check
     from finetune.notebook import evaluate as evaluate
     from finetune.notebook import export as export
+    from finetune.notebook import inspect as inspect
     from finetune.notebook import load_recipe as load_recipe
     from finetune.notebook import open_run as open_run
     from finetune.notebook import run as run
@@ -30,6 +31,7 @@ _HOMES = {
     "check": "finetune.notebook",
     "evaluate": "finetune.notebook",
     "export": "finetune.notebook",
+    "inspect": "finetune.notebook",
     "load_recipe": "finetune.notebook",
     "open_run": "finetune.notebook",
     "run": "finetune.notebook",

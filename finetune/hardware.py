@@ -101,6 +101,14 @@ def keep_freed_memory() -> bool:
     return all([libc.mallopt(which, value) == 1 for which, value in settings])
 
 
+def cache_folder() -> Path:
+    """Return where finetune keeps what it can make again: `FINETUNE_CACHE`, else the user's cache folder."""
+    own = os.environ.get("FINETUNE_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune"
+
+
 def require_disk(folder: Path, needed: int, purpose: str) -> None:
     """Refuse early when `folder`'s disk has less than `needed` bytes free.
 

@@ -9,13 +9,17 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune import pipeline, recipe
+from finetune.errors import FinetuneError
 from finetune.recipe import Recipe
 from finetune.results import Checked, Evaluation, Exports, RunResult
 from finetune.session import Run
 from finetune.tracking import Figures, read_metrics
+
+if TYPE_CHECKING:
+    from finetune.data.inspection import Inspection
 
 
 @contextlib.contextmanager
@@ -59,6 +63,25 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 def check(settings: Recipe) -> Checked:
     """Say now all that would fail later."""
     return pipeline.check(settings)
+
+
+@calm()
+def inspect(what: Recipe | str | Path, *, base: str | None = None, rows: int = 3) -> Inspection:
+    """Look at a recipe's data, or at data without a recipe: what is counted, what is odd, what is learned.
+
+    Args:
+        what: a recipe, or a file, folder, glob or hub data set.
+        base: for data without a recipe, the model whose tokens are counted.
+        rows: how many training rows to show.
+
+    Raises:
+        FinetuneError: the data cannot be read or recognised, or a base beside a recipe, which names its own.
+    """
+    if not isinstance(what, Recipe):
+        return pipeline.inspect_files(str(what), base=base, rows=rows)
+    if base is not None:
+        raise FinetuneError("`base` has no effect: the recipe names its base", fix="set model.base in the recipe")
+    return pipeline.inspect(what, rows=rows)
 
 
 @calm()

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune import results
 from finetune.errors import FinetuneError, Problem
-from finetune.recipe import MergedExport, Recipe
+from finetune.recipe import Recipe, recipe_from_dict
 from finetune.results import Checked, Evaluation, Exports, RunResult
 from finetune.session import Run
 from finetune.tracking import Tracker, Trackers, open_trackers
+
+if TYPE_CHECKING:
+    from finetune.data.inspection import Inspection
+    from finetune.exporting import Verification
+
+# Rows may be this long, in tokens, where a base does not say what it takes
+_LONGEST = 32_768
 
 Tell = Callable[[str], None]
 
@@ -84,6 +92,8 @@ def _require_scorer(work: Run) -> None:
 def _train(work: Run, *, tell: Tell, quiet: bool, watcher: Tracker | None = None) -> None:
     recipe, folder = work.recipe, work.create()
     tell(f"data     {results.data_line(work.data.certificate)}")
+    if work.data.cached is not None:
+        tell(f"data     tokens taken from the cache: {work.data.cached}")
     if folder.finished("train") is not None and folder.has_result():
         tell(f"train    done before, in {folder.trained()}")
         return
@@ -154,41 +164,33 @@ def evaluate(work: Run, *, tell: Tell = silent, quiet: bool = True) -> Evaluatio
 
 
 def export(work: Run, to: str | None = None, *, tell: Tell = silent) -> Exports:
-    """Write the files that the recipe asks for, or one kind (`merged`, `merged:float16`), each proven.
+    """Write the files that the recipe asks for, or one kind (`merged:float16`, `gguf:q8_0`, `ollama`), each proven.
 
     Raises:
         FinetuneError: an unknown kind, or a file that cannot be written.
     """
-    from finetune.exporting import export_merged
+    from finetune.shipping import export_name, ship
 
     sections = work.recipe.export if to is None else (results.export_section(to, work.recipe),)
     settings = [section.model_dump(mode="json") for section in sections]
     before = work.folder.finished("export")
     if before is not None and before["settings"] == settings and Exports.whole(work.folder, map(export_name, sections)):
         return Exports.read(work.folder)
-    proofs = {}
-    for section in sections:
-        name = export_name(section)
-        proofs[name] = export_merged(
-            work.recipe,
-            section,
-            base=work.base,
-            trained_folder=work.folder.trained(),
-            tokenizer=work.tokenizer,
-            rows=results.proof_rows(work.data),
-            stop=work.data.stop,
-            target=work.folder.exports / name,
-            machine=work.machine,
-        )
-        tell(f"export   {proofs[name].path} {proofs[name].sentence()}")
-    exports = Exports.write(work.folder, proofs)
+    work.require_exports(sections)
+    exports = Exports.write(work.folder, ship(work, sections, tell=tell))
     work.folder.finish("export", settings=settings)
     return exports
 
 
-def export_name(section: MergedExport) -> str:
-    """Return the folder's name under `exports/`."""
-    return section.kind if section.dtype == "auto" else f"{section.kind}-{section.dtype}"
+def verify(work: Run, path: Path) -> Verification:
+    """Compare a file that is there already with what the run trained.
+
+    Raises:
+        FinetuneError: there is no such file, or it cannot be loaded.
+    """
+    from finetune import shipping
+
+    return shipping.verify(work, path)
 
 
 def report(work: Run) -> Path:
@@ -202,6 +204,50 @@ def report(work: Run) -> Path:
     page = work.folder.path / "report.html"
     write_text(page, report_html(records))
     return page
+
+
+def inspect(recipe: Recipe, *, rows: int = 3) -> Inspection:
+    """Look at a recipe's data as its base will see it.
+
+    Args:
+        recipe: from `load_recipe`.
+        rows: how many training rows to show.
+    """
+    from finetune.data.inspection import inspect_prepared
+
+    work = Run(recipe)
+    return inspect_prepared(recipe.run.name or "data", work.data, work.tokenizer, rows)
+
+
+def inspect_files(path: str, *, base: str | None = None, rows: int = 3) -> Inspection:
+    """Look at data without a recipe; what cannot be used is counted, and tokens are counted where a base is given.
+
+    Args:
+        path: file, folder, glob or hub data set.
+        base: the model whose tokenizer and template are to be used.
+        rows: how many training rows to show.
+
+    Raises:
+        FinetuneError: the data cannot be read or recognised.
+    """
+    from finetune.data import read_corpus
+    from finetune.data.inspection import check_unencoded, inspect_corpus
+    from finetune.models.base import context_length
+
+    section: dict[str, Any] = {
+        "train": path,
+        "on_bad_row": "drop",
+        "overlong": "drop",
+        "split": {"validation": 0.0, "test": 0.0},
+    }
+    values: dict[str, Any] = {"model": {"base": base or "none"}, "data": section, "run": {"name": Path(path).stem}}
+    recipe = recipe_from_dict(values, where=path)
+    corpus = read_corpus(recipe, any_objective=True)
+    if base is None:
+        return inspect_corpus(path, corpus, check_unencoded(corpus, recipe.data.checks), rows, where=path)
+    section["max_length"] = context_length(Run(recipe).base) or _LONGEST
+    values["objective"] = {"kind": "pretrain" if corpus.raw_text else "sft"}
+    return replace(inspect(recipe_from_dict(values, where=path), rows=rows), title=path)
 
 
 def check(recipe: Recipe) -> Checked:
@@ -227,6 +273,8 @@ def check(recipe: Recipe) -> Checked:
     attempt(work.require_fit)
     tokenizer = attempt(lambda: work.tokenizer)
     problems.extend(work.notes if tokenizer is not None else ())
+    if tokenizer is not None:
+        attempt(lambda: work.require_exports(recipe.export))
     data = attempt(lambda: work.data) if tokenizer is not None else attempt(lambda: read_corpus(recipe)) and None
     if data is None:
         return Checked(tuple(problems), None)

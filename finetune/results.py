@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from finetune.data import Certificate, Prepared
 from finetune.errors import FinetuneError, Problem, nearest
-from finetune.recipe import MergedExport, Recipe
+from finetune.recipe import Export, GgufExport, MergedExport, OllamaExport, Recipe
 from finetune.rundir import RunFolder, write_json, write_json_lines
 
 if TYPE_CHECKING:
@@ -264,19 +264,23 @@ def proof_rows(data: Prepared) -> list[ProofRow]:
     return [ProofRow(name, whole[: max(1, len(whole) // 2)], whole) for name, whole in wholes]
 
 
-def export_section(to: str, recipe: Recipe) -> MergedExport:
-    """Return what `--to` means: `merged`, or `merged:DTYPE`; bounds are the recipe's.
+def export_section(to: str, recipe: Recipe) -> Export:
+    """Return what `--to` means: a kind, or `KIND:FORMAT`; all else is as the recipe says for that kind.
 
     Raises:
         FinetuneError: an unknown kind or number format.
     """
-    kind, _, dtype = to.partition(":")
-    formats = ("auto", "float32", "bfloat16", "float16")
-    if kind != "merged" or (dtype and dtype not in formats):
-        near = nearest(dtype, formats) if kind == "merged" else None
-        raise FinetuneError(f"cannot export to {to!r}", where="--to", fix=f"merged or merged:{near or 'float16'}")
-    section = next((section for section in recipe.export if section.kind == kind), MergedExport())
-    return section.model_copy(update={"dtype": dtype or section.dtype})
+    kind, _, form = to.partition(":")
+    sections: dict[str, Export] = {"merged": MergedExport(), "gguf": GgufExport(), "ollama": OllamaExport()}
+    key = "dtype" if kind == "merged" else "quantization"
+    formats = get_args(type(sections[kind]).model_fields[key].annotation) if kind in sections else ()
+    if kind not in sections or (form and form not in formats):
+        near = nearest(form, formats) or ("float16" if kind == "merged" else "q8_0")
+        kinds = " or ".join(sections) if kind not in sections else f"{kind} or {kind}:{near}"
+        raise FinetuneError(f"cannot export to {to!r}", where="--to", fix=kinds)
+    asked = [section for section in recipe.export if section.kind == kind]
+    section = next((one for one in asked if not form or getattr(one, key) == form), (*asked, sections[kind])[0])
+    return section.model_copy(update={key: form} if form else {})
 
 
 def progress_on_terminal() -> Watch:

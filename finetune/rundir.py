@@ -99,6 +99,34 @@ def staged_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Yield the path of an empty file beside `target`; flush and rename it into place when the block ends well.
+
+    A file that was at `target` is replaced only then. On an error nothing is left behind.
+
+    Raises:
+        FinetuneError: no permission, no space.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    os.close(descriptor)
+    aside = Path(name)
+    try:
+        yield aside
+        _flush(aside)
+        aside.chmod(0o644)
+        os.replace(aside, target)
+        _flush(target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def _replace_folder(target: Path, new: Path) -> None:
     old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
     os.replace(target, old / "replaced")

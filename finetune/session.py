@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +29,17 @@ from finetune.models import (
     resolve_base,
 )
 from finetune.models.base import context_length
-from finetune.recipe import FullMethod, MergedExport, Method, PretrainObjective, Recipe, load_recipe, to_yaml
+from finetune.recipe import (
+    Export,
+    FullMethod,
+    MergedExport,
+    Method,
+    OllamaExport,
+    PretrainObjective,
+    Recipe,
+    load_recipe,
+    to_yaml,
+)
 from finetune.rundir import RunFolder, create_run, open_run, write_json, write_json_lines
 from finetune.runtimes import TransformersRuntime
 from finetune.tracking import read_metrics
@@ -36,7 +48,7 @@ if TYPE_CHECKING:
     import pandas
     from transformers import PreTrainedTokenizerBase
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "gguf", "xllamacpp")
 
 
 class Run:
@@ -78,6 +90,7 @@ class Run:
         folder, identity = RunFolder(self._path), self.identity()
         if folder.is_untrained():
             self.require_fit()
+            self.require_exports(self.recipe.export)
             if folder.exists():
                 # Nothing has been learned yet that another recipe could spoil: the one that failed before was mended
                 folder.update(identity=identity, stages={})
@@ -91,6 +104,8 @@ class Run:
             folder.data / "dropped.jsonl",
             [{"where": str(bad.origin), "reason": bad.reason, "detail": bad.detail} for bad in self.data.dropped],
         )
+        if self.data.certificate.pieces:
+            write_json_lines(folder.data / "pieces.jsonl", self._pieces())
         folder.finish("data", certificate=certificate["hash"], splits=dict(self.data.certificate.splits))
         return folder
 
@@ -106,11 +121,35 @@ class Run:
         """
         trainable = check_method(self.base, self.recipe.method, where=self.recipe.where("method"))
         # Three checkpoints of weights and two moments in float32, and each export
-        widths = [resolve_dtype(self._format(section), self.machine).itemsize for section in self.recipe.export]
-        require_disk(self._path, 36 * trainable.learning + sum(widths) * trainable.total, "this run")
+        exports = sum(self._width(section) for section in self.recipe.export)
+        aside = 0 if all(isinstance(section, MergedExport) for section in self.recipe.export) else 4
+        require_disk(self._path, 36 * trainable.learning + (exports + aside) * trainable.total, "this run")
+
+    def _width(self, section: Export) -> int:
+        """Return the bytes that a weight takes in an export, at the most."""
+        if isinstance(section, MergedExport):
+            return resolve_dtype(self._format(section), self.machine).itemsize
+        return 4 if section.quantization == "f32" else 2
 
     def _format(self, section: MergedExport) -> str:
         return self.recipe.model.dtype if section.dtype == "auto" else section.dtype
+
+    def require_exports(self, sections: Sequence[Export]) -> None:
+        """Refuse exports that could not be made or proven here, before anything is trained for them.
+
+        Raises:
+            FinetuneError: packages that are missing, an architecture without a GGUF form, a chat template that
+                Ollama's language cannot say.
+        """
+        files = [section for section in sections if not isinstance(section, MergedExport)]
+        if files:
+            from finetune.exporting.llama_file import require_convertible
+
+            require_convertible(self.base)
+        if any(isinstance(section, OllamaExport) for section in files):
+            from finetune.exporting.ollama import require_modelfile
+
+            require_modelfile(self.tokenizer)
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the trained weights, flat, so that a difference can be named."""
@@ -128,11 +167,19 @@ class Run:
     def _about_base(self) -> dict[str, Any]:
         return {"name": self.base.name, "revision": self.base.revision, "fingerprint": self.base.fingerprint}
 
+    def _pieces(self) -> Iterator[dict[str, Any]]:
+        """Say of every piece of a text that was cut where it stands, so that each can be traced."""
+        tested = [row for item in self.data.test for row in item.rows]
+        for split, rows in (("train", self.data.train), ("validation", self.data.validation), ("test", tested)):
+            for row in rows:
+                if row.piece is not None:
+                    yield {"id": row.id, "split": split, **asdict(row.piece)}
+
     def _splits(self) -> dict[str, list[str]]:
         return {
             # A raw text may have been cut into several rows
-            "train": list(dict.fromkeys(row.id for row in self.data.train)),
-            "validation": list(dict.fromkeys(row.id for row in self.data.validation)),
+            "train": list(dict.fromkeys(row.document for row in self.data.train)),
+            "validation": list(dict.fromkeys(row.document for row in self.data.validation)),
             "test": [item.example.id for item in self.data.test],
         }
 

@@ -12,7 +12,7 @@ import pytest
 from finetune.data import Example, Message, Origin, Prepared, TestItem, TokenRow
 from finetune.data.recognise import Recognition
 from finetune.errors import FinetuneError, Problem
-from finetune.recipe import MergedExport, recipe_from_dict
+from finetune.recipe import GgufExport, MergedExport, OllamaExport, recipe_from_dict
 from finetune.results import (
     PROOF_ROWS,
     Checked,
@@ -27,7 +27,8 @@ from finetune.results import (
 from finetune.training import Training
 from tests.run_records import certificate, finished_run, new_run, ticket_result, verification
 
-RECIPE = recipe_from_dict({"model": {"base": "a/b"}, "data": {"train": "x"}, "export": [{"dtype": "float16"}]})
+EXPORT = [{"kind": "merged", "dtype": "float16"}]
+RECIPE = recipe_from_dict({"model": {"base": "a/b"}, "data": {"train": "x"}, "export": EXPORT})
 
 
 def evaluation(*verdicts: str) -> Evaluation:
@@ -145,6 +146,7 @@ def prepared(test: list[TestItem], *, raw_text: bool = False) -> Prepared:
         stop=(3,),
         dropped=[],
         raw_text=raw_text,
+        cached=None,
     )
 
 
@@ -173,16 +175,23 @@ def test_an_export_by_name_keeps_the_recipes_bounds() -> None:
     assert export_section("merged", recipe) == MergedExport(max_kl=0.5)
     assert export_section("merged:bfloat16", recipe) == MergedExport(max_kl=0.5, dtype="bfloat16")
     assert export_section("merged", RECIPE.model_copy(update={"export": ()})) == MergedExport()
+    assert export_section("gguf", RECIPE) == GgufExport(quantization="q8_0")
+    assert export_section("gguf:q4_k_m", RECIPE) == GgufExport(quantization="q4_k_m")
+    asked = RECIPE.model_copy(update={"export": (GgufExport(quantization="f16"), OllamaExport(num_ctx=512))})
+    assert export_section("gguf", asked).quantization == "f16"
+    assert export_section("ollama:q4_0", asked) == OllamaExport(num_ctx=512, quantization="q4_0")
 
 
 @pytest.mark.parametrize(
     ("to", "fix"),
     [
-        ("mergd", "merged or merged:float16"),
+        ("mergd", "merged or gguf or ollama"),
         ("merged:bfloat", "merged or merged:bfloat16"),
         ("merged:q4", "merged or merged:float16"),
-        ("gguf:q8_0", "merged or merged:float16"),
-        ("", "merged or merged:float16"),
+        ("gguf:q8", "gguf or gguf:q8_0"),
+        ("gguf:q4_km", "gguf or gguf:q4_k_m"),
+        ("ollama:float16", "ollama or ollama:f16"),
+        ("", "merged or gguf or ollama"),
     ],
 )
 def test_an_unknown_export_is_named(to: str, fix: str) -> None:

@@ -22,6 +22,7 @@ from finetune.rundir import (
     create_run,
     file_hash,
     open_run,
+    staged_file,
     staged_folder,
     write_json,
     write_json_lines,
@@ -124,6 +125,36 @@ def test_a_write_that_the_system_stops_leaves_nothing(tmp_path: Path, kind: str)
     )
     assert done.stdout == f"FinetuneError {tmp_path}: cannot write 'target': File too large\n", done.stderr
     assert names(tmp_path) == []
+
+
+def test_a_staged_file_appears_when_its_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "model.gguf"
+    with staged_file(target) as aside:
+        aside.write_bytes(b"whole")
+        assert not target.exists()
+        assert aside.parent == target.parent
+    assert names(tmp_path) == ["deep", "deep/model.gguf"]
+    assert target.read_bytes() == b"whole"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_staged_file_that_fails_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "model.gguf"
+    target.write_bytes(b"old")
+    with pytest.raises(error), staged_file(target) as aside:
+        fail(aside, error)
+    assert names(tmp_path) == ["model.gguf"]
+    assert target.read_bytes() == b"old"
+
+
+def test_a_staged_file_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with (
+        pytest.raises(FinetuneError, match=r"cannot write 'model\.gguf'"),
+        staged_file(tmp_path / "taken" / "model.gguf"),
+    ):
+        raise AssertionError
 
 
 # ---------------------------------------------------------------------------------------------------- folders

@@ -88,8 +88,8 @@ def run(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, quiet
 
     result = pipeline.run(_ready(recipe, set_), tell=teller(quiet), quiet=quiet_output(quiet))
     lines = [task["sentence"] for task in result.evaluation.tasks]
-    lines += [f"{proof['path']}: verified" for proof in result.exports.proofs.values() if proof["passed"]]
-    lines += [f"{proof['path']}: NOT VERIFIED" for proof in result.exports.proofs.values() if not proof["passed"]]
+    proofs = sorted(result.exports.proofs.values(), key=lambda proof: not proof["passed"])
+    lines += [output.proof_text(proof) for proof in proofs]
     show(result.as_dict(), as_json=as_json, text="\n".join([*lines, f"report: {result.report}"]))
     return DONE if result.passed else NOT_PASSED
 
@@ -126,7 +126,12 @@ def merge(run: RunPath, as_json: Json = False) -> int:
 @app.command(cls=Verb)
 def export(
     run: RunPath,
-    to: Annotated[Optional[str], typer.Option(help="merged or merged:DTYPE; unset means the recipe's list.")] = None,  # noqa: UP045
+    to: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="merged, gguf or ollama, with :FORMAT if not the usual one (gguf:q8_0); unset: the recipe's."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Write the files to ship, each one loaded again and compared with the trained model."""
@@ -135,9 +140,22 @@ def export(
     work = _opened(run)
     exports = pipeline.export(work, to, tell=tell)
     pipeline.report(work)
-    lines = [f"{p['path']}: {'verified' if p['passed'] else 'NOT VERIFIED'}" for p in exports.proofs.values()]
-    show(exports.proofs, as_json=as_json, text="\n".join(lines))
+    show(exports.proofs, as_json=as_json, text="\n".join(map(output.proof_text, exports.proofs.values())))
     return DONE if exports.passed else NOT_PASSED
+
+
+@app.command(cls=Verb)
+def verify(
+    path: Annotated[Path, typer.Argument(help="A .gguf file, a Modelfile or a model folder.", metavar="PATH")],
+    against: Annotated[Path, typer.Option(help="The run that it is to be compared with.", metavar="RUN")],
+    as_json: Json = False,
+) -> int:
+    """Compare a file to ship with what a run trained: prompts, predictions, answers."""
+    from finetune import pipeline
+
+    proof = pipeline.verify(_opened(against), path).as_dict()
+    show(proof, as_json=as_json, text=output.proof_text(proof))
+    return DONE if proof["passed"] else NOT_PASSED
 
 
 @app.command(cls=Verb)
@@ -187,15 +205,17 @@ def schema(
 
 @data_app.command(cls=Verb)
 def inspect(
-    recipe: RecipeFile,
+    target: Annotated[str, typer.Argument(help="A recipe (.yaml), or a file, folder or glob.", metavar="RECIPE|PATH")],
     rows: Annotated[int, typer.Option(help="How many training rows to show.")] = 3,
+    base: Annotated[Optional[str], typer.Option(help="For data without a recipe: count tokens of this model.")] = None,  # noqa: UP045
+    page: Annotated[Optional[Path], typer.Option("--html", help="Write it as one HTML page too.")] = None,  # noqa: UP045
     set_: Overrides = None,
     as_json: Json = False,
 ) -> int:
-    """Show how the data reads and, in colour, what will be learned."""
-    from finetune.cli.look import look
+    """Show how the data reads, what is odd about it and, in colour, what will be learned."""
+    from finetune.cli.look import look, look_at
 
-    return look(_ready(recipe, set_), rows, as_json=as_json)
+    return look(look_at(target, _ready, base=base, rows=rows, overrides=set_), as_json=as_json, page=page)
 
 
 def _ready(recipe: Path, overrides: list[str] | None) -> Recipe:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, TextIO
 
@@ -47,6 +47,26 @@ def problem_lines(problems: Iterable[Problem]) -> str:
     order = {"error": 0, "warning": 1, "note": 2}
     ranked = sorted(problems, key=lambda problem: order[problem.severity])
     return "\n".join(f"{problem.severity}: {problem}" for problem in ranked)
+
+
+def proof_text(proof: Mapping[str, Any]) -> str:
+    """Return a file's proof for people: one line, and where it failed a table of what was found and what was asked."""
+    if proof["passed"]:
+        return f"{proof['path']}: verified"
+    parity, found = proof["prompt_parity"], [f"{proof['path']}: NOT VERIFIED"]
+    rows = [
+        ("mean KL in nats", f"{proof['kl']:.2e}", f"at most {proof['max_kl']:g}", proof["kl"] <= proof["max_kl"]),
+        (
+            "same likeliest token",
+            f"{proof['top1_agreement']:.2%}",
+            f"at least {proof['min_top1']:.1%}",
+            proof["top1_agreement"] >= proof["min_top1"],
+        ),
+        ("same prompt tokens", "not compared" if parity is None else f"{parity:.2%}", "all", parity in (None, 1.0)),
+        ("same greedy answers", f"{proof['greedy_match']:.0%}", "told only", True),
+    ]
+    found += [f"  {what:<21} {value:>12}  {bound:<16} {'ok' if ok else 'MISSED'}" for what, value, bound, ok in rows]
+    return "\n".join([*found, *(f"  {problem}" for problem in proof["problems"])])
 
 
 def calm_libraries() -> None:

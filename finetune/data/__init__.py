@@ -1,8 +1,11 @@
 """The data room: any file a domain expert has, recognised, checked, split, masked and certified."""
 
 from finetune.data.certificate import Certificate
-from finetune.data.prepare import Prepared, TestItem, bad_row_problems, prepare, read_corpus
+from finetune.data.corpus import read_corpus
+from finetune.data.mixtures import bad_row_problems
+from finetune.data.prepare import Prepared, prepare
 from finetune.data.rows import Example, Message, Origin, Rejected, TokenRow
+from finetune.data.tokenised import TestItem
 
 __all__ = [
     "Certificate",

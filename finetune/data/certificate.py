@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.chat import Encoded
+from finetune.data.checks import Finding
 from finetune.errors import FinetuneError, Problem
 
 
@@ -29,7 +31,7 @@ class Certificate:
         rows_read: records found in the files.
         rows_kept: rows that are trained on, validated on or tested.
         dropped: rows left out, by reason.
-        left_out_by_sampling: training rows not drawn by `data.sample`.
+        left_out_by_sampling: training rows not drawn by `data.sample`, and rows that a name's `#500` did not draw.
         splits: rows of each split.
         tokens: tokens of the training rows, and how many of them are labels.
         lengths: shortest, median, 95th percentile and longest training row, in tokens.
@@ -38,6 +40,9 @@ class Certificate:
             tokenizer's end of text because the template writes none.
         bos: training rows by number of begin-of-text tokens at their start.
         truncated: rows whose prompt was cut, and raw texts that were cut into pieces.
+        pieces: pieces of each split, of raw text: a text that fits is one piece.
+        sources: what became of the rows of each source: format, weight, rows read, kept, dropped and left out by
+            sampling, rows drawn for training (as often as the weight says) and their tokens.
         neutralised: control tokens in users' texts that were kept as text.
         prompt_parity: learned turns whose prompt has the same tokens in training and when answering.
         spliced: rows whose last answer was put after the generation prompt, because the template begins given
@@ -46,6 +51,8 @@ class Certificate:
         mask: how masks were proven (`sentinel`, `prefix`, `text`), by rows.
         stop_tokens: what ends an answer.
         template: SHA-256 of the chat template; empty for raw text.
+        masked: pieces of personal data that were replaced by placeholders, by kind.
+        findings: what the checks found in the rows; `problems` tells them too.
         problems: all that was noticed.
     """
 
@@ -70,6 +77,10 @@ class Certificate:
     mask: Mapping[str, int]
     stop_tokens: tuple[str, ...]
     template: str
+    pieces: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    masked: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = field(default=())
     problems: tuple[Problem, ...] = field(default=())
 
     @property
@@ -106,10 +117,13 @@ class Accounting:
     left_out_by_sampling: int
     splits: Mapping[str, int]
     truncated: int
+    pieces: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    masked: Mapping[str, int] = field(default_factory=dict)
 
 
 def certify(
-    encoded: Sequence[Encoded],
+    encoded: Iterable[Encoded],
     accounting: Accounting,
     *,
     where: str,
@@ -117,22 +131,25 @@ def certify(
     stop_tokens: Sequence[str],
     template: str,
     notes: Sequence[Problem] = (),
+    findings: Sequence[Finding] = (),
 ) -> Certificate:
     """Count everything over the training rows and judge it.
 
     Args:
-        encoded: every training row.
+        encoded: every training row; they are gone through once.
         accounting: rows read, dropped and split.
         where: place of `data` in the recipe.
         bos_token_id: the tokenizer's begin-of-text token.
         stop_tokens: what ends an answer, as text.
         template: the chat template's text; empty for raw text.
         notes: what earlier steps noticed.
+        findings: what the checks found.
     """
-    lengths = np.array([len(row.input_ids) for row in encoded] or [0])
-    labels = np.array([int(row.trained[1:].sum()) for row in encoded] or [0])
-    turns = [turn for row in encoded for turn in row.turns]
-    bos = Counter(str(_leading(row.input_ids, bos_token_id)) for row in encoded) if bos_token_id is not None else {}
+    counts = _Counts()
+    for row in encoded:
+        counts.add(row, bos_token_id)
+    lengths, labels = np.array(counts.lengths or [0]), np.array(counts.labels or [0])
+    summed = counts.summed
     certificate = Certificate(
         format=accounting.format,
         why=accounting.why,
@@ -151,25 +168,56 @@ def certify(
         },
         nothing_to_learn=int((labels == 0).sum()),
         turns={
-            "learned": len(turns),
-            "end_of_turn_trained": sum(turn.ends_with_stop for turn in turns),
-            "eos_appended": sum(row.stop_appended for row in encoded),
+            "learned": summed["turns"],
+            "end_of_turn_trained": summed["ended"],
+            "eos_appended": summed["stop_appended"],
         },
-        bos=dict(sorted(bos.items())),
+        bos=dict(sorted(counts.bos.items())),
         truncated=accounting.truncated,
-        neutralised=sum(row.neutralised for row in encoded),
-        prompt_parity=sum(turn.prompt_parity for turn in turns),
-        spliced=sum(row.spliced for row in encoded),
-        rewritten=sum(row.rewritten for row in encoded),
-        mask=dict(Counter(row.proof for row in encoded)),
+        pieces=accounting.pieces,
+        sources=accounting.sources,
+        masked=accounting.masked,
+        findings=tuple(findings),
+        neutralised=summed["neutralised"],
+        prompt_parity=summed["prompt_parity"],
+        spliced=summed["spliced"],
+        rewritten=summed["rewritten"],
+        mask=dict(counts.mask),
         stop_tokens=tuple(stop_tokens),
         template=hashlib.sha256(template.encode()).hexdigest() if template else "",
     )
-    return replace(certificate, problems=(*notes, *_judge(certificate, where)))
+    told = [finding.problem(where) for finding in findings]
+    return replace(certificate, problems=(*notes, *told, *_judge(certificate, where)))
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What is counted over rows as they pass."""
+
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    labels: array[int] = field(default_factory=lambda: array("q"))
+    bos: Counter[str] = field(default_factory=Counter)
+    mask: Counter[str] = field(default_factory=Counter)
+    summed: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Encoded, bos_token_id: int | None) -> None:
+        self.lengths.append(len(row.input_ids))
+        self.labels.append(int(np.count_nonzero(row.trained[1:])))
+        if bos_token_id is not None:
+            self.bos[str(_leading(row.input_ids, bos_token_id))] += 1
+        self.mask[row.proof] += 1
+        for turn in row.turns:
+            self.summed["turns"] += 1
+            self.summed["ended"] += turn.ends_with_stop
+            self.summed["prompt_parity"] += turn.prompt_parity
+        for name in ("stop_appended", "neutralised", "spliced", "rewritten"):
+            self.summed[name] += getattr(row, name)
 
 
 def _leading(input_ids: NDArray[np.int32], token: int) -> int:
     """Count how many times a token stands at the start of a row (SmolLM2's BOS opens every turn as well)."""
+    if not len(input_ids) or input_ids[0] != token:
+        return 0
     others = np.flatnonzero(input_ids != token)
     return int(others[0]) if len(others) else len(input_ids)
 

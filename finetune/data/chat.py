@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.rows import Message
+from finetune.data.rows import Message, Piece
 from finetune.data.templates import Template, check_unicode
 from finetune.data.tokens import TextCoder, Tokens
 from finetune.data.turns import Plan, Proof, Turn, TurnFinder, flat
@@ -50,6 +50,8 @@ class Encoded:
             after the generation prompt, as at inference.
         rewritten: messages that the template does not reproduce word for word.
         proof: how the mask was found: by marked contents, by prefixes of the conversation, or plain text.
+        starts: first character of each token, of a raw text that is to be cut into pieces.
+        piece: which part of a raw text this is.
     """
 
     input_ids: NDArray[np.int32]
@@ -60,6 +62,8 @@ class Encoded:
     spliced: bool = False
     rewritten: int = 0
     proof: Proof = "sentinel"
+    starts: NDArray[np.int32] | None = None
+    piece: Piece | None = None
 
 
 class ChatEncoder:
@@ -168,11 +172,13 @@ class ChatEncoder:
         return TurnSpan(first, max(first, end), False, before is not None)
 
 
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoded]:
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, longest: int | None = None
+) -> list[Encoded]:
     """Encode raw texts in one batch, every token learned.
 
     BOS stands first where the tokenizer adds one to plain text, eos last. Control tokens that a text holds become
-    ordinary text and are counted.
+    ordinary text and are counted. Those of more than `longest` tokens come with the place of each token, to be cut.
 
     Raises:
         FinetuneError: a text is not valid Unicode.
@@ -187,10 +193,16 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     )
     eos = _eos(tokenizer)
     rows = []
-    for text, numbers in zip(texts, batch["input_ids"], strict=True):
+    for place, (text, numbers) in enumerate(zip(texts, batch["input_ids"], strict=True)):
         ids = np.array(numbers, dtype=np.int32)
         if eos and (not len(ids) or ids[-1] != eos[0]):
             ids = np.append(ids, np.int32(eos[0]))
+        starts = None
+        if longest is not None and len(ids) > longest:
+            starts = np.full(len(ids), len(text), dtype=np.int32)
+            starts[: len(numbers)] = [start for start, _ in batch.encodings[place].offsets]
+            # Tokens that the tokenizer adds at the end have no place in the text
+            starts = np.maximum.accumulate(starts)
         rows.append(
             Encoded(
                 input_ids=ids,
@@ -198,6 +210,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
                 turns=(TurnSpan(0, len(ids), bool(eos)),),
                 neutralised=sum(1 for _ in control_pattern.finditer(text)),
                 proof="text",
+                starts=starts,
             )
         )
     return rows

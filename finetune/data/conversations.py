@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -28,7 +29,7 @@ _ROLES: dict[str, Role] = {
     "function_response": "tool",
     "tool_response": "tool",
 }
-_UNRENDERED = ("tool_calls", "function_call", "reasoning_content", "thinking", "refusal", "audio")
+_UNRENDERED = ("reasoning_content", "thinking", "refusal", "audio")
 _AFTER: dict[str, tuple[Role, ...]] = {
     "": ("user",),
     "user": ("assistant",),
@@ -83,7 +84,9 @@ def is_turns(value: Any) -> bool:
 
 
 def turns_of(value: Any, what: str) -> list[Message]:
-    """Read a list of turns, OpenAI's (role, content, weight) or ShareGPT's (from, value).
+    """Read a list of turns, OpenAI's (role, content, tool_calls, weight) or ShareGPT's (from, value) and its kin.
+
+    A turn is context only where `weight` is 0 or `train` is false.
 
     Raises:
         RowRefused: no list, an unknown role, content that is no text, or parts of a turn that cannot be rendered.
@@ -103,14 +106,24 @@ def _turn(turn: Any, what: str) -> Message:
             fix = "write it into the content, or drop the key"
             raise RowRefused("unsupported part of a turn", f"{what} has {part!r}: {shortened(turn[part])}", fix)
     role = _role(turn.get("role", turn.get("from")), what)
-    content = turn.get("content", turn.get("value"))
+    content = next((turn[key] for key in ("content", "value", "text") if key in turn), None)
+    calls = _tool_calls(turn, role, what)
     text = _joined_parts(content, what) if isinstance(content, list) else content
-    if role != "system" or not isinstance(text, str):
+    if calls and text in (None, ""):
+        text = ""
+    elif role != "system" or not isinstance(text, str):
         text = as_text(text, what, empty="empty answer" if role == "assistant" else "empty prompt")
-    weight = turn.get("weight", 1)
-    if weight not in (0, 1):
+    name, identity = (str(turn.get(key) or "") if role == "tool" else "" for key in ("name", "tool_call_id"))
+    return Message(role, text, _is_learned(turn, what), calls, name, identity)
+
+
+def _is_learned(turn: Mapping[str, Any], what: str) -> bool:
+    weight, train = turn.get("weight"), turn.get("train")
+    if weight is not None and weight not in (0, 1):
         raise RowRefused("bad weight", f"{what} has weight {weight!r}", "use 0 (context only) or 1 (learned)")
-    return Message(role, text, learn=bool(weight))
+    if train is not None and not isinstance(train, bool):
+        raise RowRefused("bad weight", f"{what} has train {train!r}", "use false (context only) or true (learned)")
+    return weight != 0 and train is not False
 
 
 def _role(name: Any, what: str) -> Role:
@@ -131,6 +144,93 @@ def _joined_parts(parts: Sequence[Any], what: str) -> str:
             raise RowRefused("not text", f"{what} has a part that is no text: {shortened(part)}")
         texts.append(part["text"])
     return "".join(texts)
+
+
+# ------------------------------------------------------------------------------------------------------------ tools
+
+
+def _tool_calls(turn: Mapping[str, Any], role: Role, what: str) -> tuple[dict[str, Any], ...]:
+    """Return the calls of a turn, `function_call` among them, with their arguments as mappings."""
+    calls = list(turn.get("tool_calls") or [])
+    if turn.get("function_call"):
+        calls.append({"function": turn["function_call"]})
+    if calls and role != "assistant":
+        raise RowRefused("bad tool call", f"{what} is of {role!r} and calls a tool")
+    return tuple(_tool_call(call, f"call {number} of {what}") for number, call in enumerate(calls, 1))
+
+
+def _tool_call(call: Any, what: str) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        fix = "write {type: function, function: {name: ..., arguments: {...}}}"
+        raise RowRefused("bad tool call", f"{what} is {shortened(call)}", fix)
+    arguments = _from_json(function.get("arguments", {}))
+    if not isinstance(arguments, Mapping):
+        raise RowRefused("bad tool call", f"{what} has arguments {shortened(arguments)}", "write a JSON object")
+    identity = {"id": call["id"]} if call.get("id") else {}
+    return {**identity, "type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
+
+
+def tools_of(value: Any, what: str) -> tuple[dict[str, Any], ...]:
+    """Read the definitions of the tools that a conversation may call: OpenAI's, bare functions, or JSON text of these.
+
+    Raises:
+        RowRefused: something else than a list of definitions with names.
+    """
+    given = _from_json(value)
+    if given in (None, "", [], {}):
+        return ()
+    tools = []
+    for number, tool in enumerate(given if isinstance(given, list) else [given], 1):
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            fix = "write {type: function, function: {name: ..., description: ..., parameters: {...}}}"
+            raise RowRefused("bad tool definition", f"tool {number} of {what} is {shortened(tool)}", fix)
+        tools.append({"type": "function", "function": dict(function)})
+    return tuple(tools)
+
+
+def _from_json(value: Any) -> Any:
+    """Return what a text says as JSON; what is no JSON, or no text, as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+# ------------------------------------------------------------------------------------------------------ transcripts
+
+_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):(?: |\Z|(?=\n))")
+
+
+def is_transcript(value: Any) -> bool:
+    """Tell whether a text is a conversation written as `Human: ...`, a blank line, `Assistant: ...`."""
+    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+
+
+def transcript_turns(text: str, what: str) -> list[Message]:
+    """Read a transcript in which each turn begins with `Human:` or `Assistant:` after a blank line.
+
+    Args:
+        text: the transcript.
+        what: its name in messages.
+
+    Raises:
+        RowRefused: a turn is empty.
+    """
+    marks = list(_SPEAKER.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    turns = []
+    for number, (mark, end) in enumerate(zip(marks, ends, strict=True), 1):
+        role: Role = "user" if mark[1] == "Human" else "assistant"
+        empty = "empty answer" if role == "assistant" else "empty prompt"
+        turns.append(Message(role, as_text(text[mark.end() : end], f"turn {number} of {what}", empty=empty)))
+    return turns
+
+
+# ------------------------------------------------------------------------------------------------------------ order
 
 
 def conversation(turns: Sequence[Message], system: str | None) -> tuple[Message, ...]:

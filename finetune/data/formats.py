@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.data.conversations import RowRefused, as_text, conversation, is_turns, shortened, turns_of
-from finetune.data.recognise import Recognition, missing_column, nearest_name
-from finetune.data.row_templates import TemplateFailed, compile_templates
-from finetune.data.rows import Example, Message, Rejected, Row
+from finetune.data.choices import CHOICE_ROLES, choices_converter
+from finetune.data.contents import Convert
+from finetune.data.conversations import RowRefused, as_text
+from finetune.data.converters import (
+    alpaca_converter,
+    benchmark_converter,
+    pair_converter,
+    qa_converter,
+    raw_converter,
+    template_converter,
+    turns_converter,
+)
+from finetune.data.labelled import classification_converter, multi_label_converter, several_labels_in
+from finetune.data.preferences import kto_converter, preference_converter
+from finetune.data.recognise import RAW_FORMATS, Recognition, missing_column
+from finetune.data.row_templates import TemplateFailed
+from finetune.data.rows import Content, Example, Rejected, Row
+from finetune.data.store import Store
+from finetune.data.tags import entity_types, tags_converter
 from finetune.errors import FinetuneError
 from finetune.recipe.schema import DataSection
 
-_LISTED_LABELS = 100
-_LISTED_CHARACTERS = 1000
 _METADATA_COLUMNS = 20
 _METADATA_CHARACTERS = 200
 _ID_COLUMNS = ("id", "uid", "_id")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Content:
-    """What a row says, without its identity."""
-
-    messages: tuple[Message, ...] = ()
-    text: str | None = None
-    label: str | None = None
-
-
-_Convert = Callable[[Mapping[str, Any]], _Content]
+_OPTIONAL = ("system", "input", "tools", *CHOICE_ROLES[2:])
 
 
 def to_examples(
@@ -42,7 +42,8 @@ def to_examples(
     *,
     labels: Sequence[str] | None = None,
     where: str = "data",
-) -> tuple[list[Example], list[Rejected]]:
+    source: str = "",
+) -> tuple[Sequence[Example], list[Rejected]]:
     """Make an example of every row that can be one. Texts are kept to the byte.
 
     Args:
@@ -52,6 +53,7 @@ def to_examples(
         labels: for rows of a further file, the classes of the training rows; another class is rejected. None takes
             the classes of `rows` themselves.
         where: the recipe's position, put before problems.
+        source: the name of the source that the examples bear.
 
     Returns:
         examples in the order of the rows, and the rows that cannot be used with the reason.
@@ -63,14 +65,14 @@ def to_examples(
     absent = [
         missing_column(column, present, what=f"role {role!r}", where=where)
         for role, column in recognition.columns.items()
-        if column not in present and role not in ("system", "input")
+        if column not in present and role not in _OPTIONAL
     ]
     if rows and absent:
         raise FinetuneError.of(absent)
     convert = _converter(rows, recognition, section, labels, where)
-    group_by = section.split.group_by if section.split.group_by in present else None
+    group_by = _group_column(recognition, section, present)
     used = {*recognition.columns.values()} | {column for column in (group_by,) if column}
-    examples: list[Example] = []
+    examples: Store[Example] = Store()
     rejected: list[Rejected] = []
     for row, identity in zip(rows, _identities(rows, recognition.columns.get("id")), strict=True):
         try:
@@ -81,18 +83,46 @@ def to_examples(
         except (RowRefused, TemplateFailed) as refusal:
             rejected.append(Rejected(row.origin, refusal.reason, refusal.detail, getattr(refusal, "fix", "")))
             continue
-        examples.append(
-            Example(
-                id=identity,
-                origin=row.origin,
-                messages=content.messages,
-                text=content.text,
-                label=content.label,
-                group=group,
-                metadata=_metadata(row.fields, used | set(recognition.templated)),
-            )
-        )
+        metadata = _metadata(row.fields, used | set(recognition.templated)) | content.metadata
+        examples.append(_example(identity, row, content, group, metadata, source))
     return examples, rejected
+
+
+def _group_column(recognition: Recognition, section: DataSection, present: set[str]) -> str | None:
+    """Return the column whose equal values stay on one side: the recipe's, a benchmark's own, or the document."""
+    own = recognition.benchmark.group if recognition.benchmark is not None else ""
+    if not own and recognition.format in RAW_FORMATS:
+        own = "document"
+    return next((name for name in (section.split.group_by, own) if name in present), None)
+
+
+def _example(
+    identity: str, row: Row, content: Content, group: str | None, metadata: dict[str, Any], source: str
+) -> Example:
+    return Example(
+        id=identity,
+        origin=row.origin,
+        messages=content.messages,
+        text=content.text,
+        label=content.label,
+        group=group,
+        metadata=metadata,
+        alternatives=content.alternatives,
+        rejected=content.rejected,
+        desirable=content.desirable,
+        source=source,
+        benchmark=content.benchmark,
+    )
+
+
+def known_labels(rows: Sequence[Row], recognition: Recognition) -> tuple[str, ...] | None:
+    """Return the labels of several-label rows or the types of tagged ones, which further rows are read with.
+
+    None in formats whose labels are those of the examples.
+    """
+    if recognition.format == "multi_label":
+        return several_labels_in(rows, recognition.columns["labels"], recognition.decided["delimiter"])
+    return entity_types(rows, recognition.columns) if recognition.format == "tags" else None
 
 
 def labels(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -164,150 +194,24 @@ def _stem(file: str) -> str:
 
 def _converter(
     rows: Sequence[Row], recognition: Recognition, section: DataSection, labels: Sequence[str] | None, where: str
-) -> _Convert:
-    columns = recognition.columns
-    if recognition.format in ("messages", "sharegpt"):
-        return _turns_converter(columns, section, "messages" if recognition.format == "messages" else "conversations")
-    if recognition.format == "alpaca":
-        return _alpaca_converter(columns, section)
-    if recognition.format == "prompt_completion":
-        return _pair_converter(columns, section)
-    if recognition.format == "text":
-        return lambda fields: _Content(text=_text(fields, columns["text"], empty="empty text"))
-    if recognition.format == "classification":
-        return _classification_converter(rows, columns, section, labels)
-    return _template_converter(columns, section, where)
-
-
-def _get(fields: Mapping[str, Any], column: str) -> Any:
-    if column not in fields:
-        raise RowRefused("column missing", f"there is no column {column!r}")
-    return fields[column]
-
-
-def _text(fields: Mapping[str, Any], column: str, *, empty: str) -> str:
-    return as_text(_get(fields, column), f"column {column!r}", empty=empty)
-
-
-def _own_system(fields: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
-    """The row's system column, where it holds anything."""
-    value = fields.get(columns["system"]) if "system" in columns else None
-    if value is None or value == "":
-        return None
-    return as_text(value, f"column {columns['system']!r}", empty="empty prompt")
-
-
-def _turns_converter(columns: Mapping[str, str], section: DataSection, role: str) -> _Convert:
-    def convert(fields: Mapping[str, Any]) -> _Content:
-        if fields.get("tools") and "tools" not in columns.values():
-            detail = f"column 'tools' holds {shortened(fields['tools'])}"
-            raise RowRefused("unsupported part of a turn", detail, "write the tools into the system turn")
-        turns = turns_of(_get(fields, columns[role]), f"column {columns[role]!r}")
-        system = _own_system(fields, columns)
-        return _Content(messages=conversation(turns, section.system if system is None else system))
-
-    return convert
-
-
-def _alpaca_converter(columns: Mapping[str, str], section: DataSection) -> _Convert:
-    def convert(fields: Mapping[str, Any]) -> _Content:
-        prompt = _text(fields, columns["instruction"], empty="empty prompt")
-        added = fields.get(columns["input"]) if "input" in columns else None
-        if added is not None and added != "":
-            prompt += "\n\n" + as_text(added, f"column {columns['input']!r}", empty="empty prompt")
-        answer = _answer(fields, columns["output"])
-        return _exchange(prompt, answer, _own_system(fields, columns), section)
-
-    return convert
-
-
-def _pair_converter(columns: Mapping[str, str], section: DataSection) -> _Convert:
-    def convert(fields: Mapping[str, Any]) -> _Content:
-        system = _own_system(fields, columns)
-        given = _get(fields, columns["prompt"])
-        if not is_turns(given):
-            prompt = as_text(given, f"column {columns['prompt']!r}", empty="empty prompt")
-            return _exchange(prompt, _answer(fields, columns["completion"]), system, section)
-        context = turns_of(given, f"column {columns['prompt']!r}")
-        turns = [Message(turn.role, turn.content, learn=False) for turn in context]
-        if is_turns(_get(fields, columns["completion"])):
-            turns += turns_of(fields[columns["completion"]], f"column {columns['completion']!r}")
-        else:
-            turns.append(Message("assistant", _answer(fields, columns["completion"])))
-        return _Content(messages=conversation(turns, section.system if system is None else system))
-
-    return convert
-
-
-def _answer(fields: Mapping[str, Any], column: str) -> str:
-    """The answer as text: an object or list becomes compact JSON, a list of one assistant turn its content."""
-    value = _get(fields, column)
-    if is_turns(value):
-        turns = turns_of(value, f"column {column!r}")
-        if len(turns) > 1 or turns[0].role != "assistant":
-            raise RowRefused("roles do not alternate", f"column {column!r} holds more than one assistant turn")
-        return turns[0].content
-    if isinstance(value, (dict, list)):
-        if not value:
-            raise RowRefused("empty answer", f"column {column!r} is {value!r}")
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return as_text(value, f"column {column!r}", empty="empty answer")
-
-
-def _exchange(prompt: str, answer: str, system: str | None, section: DataSection, label: str | None = None) -> _Content:
-    turns = [Message("user", prompt), Message("assistant", answer)]
-    return _Content(messages=conversation(turns, section.system if system is None else system), label=label)
-
-
-def _classification_converter(
-    rows: Sequence[Row], columns: Mapping[str, str], section: DataSection, labels: Sequence[str] | None
-) -> _Convert:
-    known = tuple(labels) if labels is not None else _labels_in(rows, columns["label"])
-    instruction = section.instruction if section.instruction is not None else default_instruction(known)
-    before = f"{instruction}\n\n" + ("" if section.instruction is not None else "Text: ")
-
-    def convert(fields: Mapping[str, Any]) -> _Content:
-        text = _text(fields, columns["text"], empty="empty prompt")
-        label = _text(fields, columns["label"], empty="empty answer")
-        if label not in known_set:
-            near = nearest_name(label, known)
-            detail = f"column {columns['label']!r} is {shortened(label)}"
-            raise RowRefused("label not in training data", detail, f"did you mean {near!r}?" if near else "")
-        return _exchange(before + text, label, None, section, label)
-
-    known_set = frozenset(known)
-    return convert
-
-
-def _labels_in(rows: Sequence[Row], column: str) -> tuple[str, ...]:
-    found = set()
-    for row in rows:
-        try:
-            found.add(_text(row.fields, column, empty="empty answer"))
-        except RowRefused:
-            continue  # the row itself is rejected when it is converted
-    return tuple(sorted(found))
-
-
-def default_instruction(labels: Sequence[str]) -> str:
-    """Ask for the class of a text; name the classes where they are at most 100 and 1,000 characters together."""
-    separator = "; " if any("," in label for label in labels) else ", "
-    listed = separator.join(labels)
-    if len(labels) > _LISTED_LABELS or len(listed) > _LISTED_CHARACTERS:
-        return "Which class does the text belong to? Answer with the class only."
-    return f"Which of these classes does the text belong to?\nClasses: {listed}\nAnswer with the class only."
-
-
-def _template_converter(columns: Mapping[str, str], section: DataSection, where: str) -> _Convert:
-    if section.template is None:
-        raise FinetuneError("format 'template' needs a template", where=where, fix="add `template:` under data")
-    templates = compile_templates(section.template, where=where)
-
-    def convert(fields: Mapping[str, Any]) -> _Content:
-        prompt, completion = templates.render(fields)
-        prompt = as_text(prompt, "the rendered prompt", empty="empty prompt")
-        completion = as_text(completion, "the rendered completion", empty="empty answer")
-        label = _text(fields, columns["label"], empty="empty answer") if "label" in columns else None
-        return _exchange(prompt, completion, None, section, label)
-
-    return convert
+) -> Convert:
+    columns, name = recognition.columns, recognition.format
+    if recognition.benchmark is not None:
+        return benchmark_converter(recognition.benchmark, section)
+    makers: dict[str, Callable[[], Convert]] = {
+        "messages": lambda: turns_converter(columns, section, "messages"),
+        "sharegpt": lambda: turns_converter(columns, section, "conversations"),
+        "preference": lambda: preference_converter(columns, section),
+        "kto": lambda: kto_converter(columns, section),
+        "alpaca": lambda: alpaca_converter(columns, section),
+        "multiple_choice": lambda: choices_converter(columns, section, recognition.decided["answer_is"]),
+        "qa": lambda: qa_converter(columns, section),
+        "prompt_completion": lambda: pair_converter(columns, section),
+        "tags": lambda: tags_converter(rows, columns, section, labels),
+        "multi_label": lambda: multi_label_converter(rows, columns, section, labels, recognition.decided["delimiter"]),
+        "classification": lambda: classification_converter(rows, columns, section, labels),
+        "text": lambda: raw_converter(columns, "text"),
+        "completion": lambda: raw_converter(columns, "completion"),
+        "template": lambda: template_converter(columns, section, where),
+    }
+    return makers[name]()

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from finetune.data.near_duplicates import Clusters, near_duplicates, normalise, without_common_ends
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.near_duplicates import Clusters, near_duplicates, without_common_ends
 from finetune.data.rows import Example
 from finetune.data.sources import read_text
+from finetune.data.store import Store, chosen
 from finetune.errors import FinetuneError, Problem
 from finetune.recipe.schema import SampleSection, SplitSection
 
@@ -21,20 +27,31 @@ _NAMED = 5
 class Division:
     """The three parts, each in the order of the corpus; `clusters` counts what was kept on one side as a whole."""
 
-    train: list[Example]
-    validation: list[Example]
-    test: list[Example]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
     clusters: int
     notes: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Cluster:
-    """Rows that stay together: their positions, their commonest label, and their place in the draw."""
+class _Clusters:
+    """Rows that stay together: each row's cluster (-1 once it is taken), each cluster's commonest label and place."""
 
-    members: tuple[int, ...]
-    label: str
-    order: tuple[str, str]
+    of: NDArray[np.int64]
+    labels: list[str]
+    order: NDArray[np.int64]
+
+    def sizes(self) -> list[int]:
+        """Rows of each cluster that are not taken yet."""
+        found: list[int] = np.bincount(self.of[self.of >= 0], minlength=len(self.labels)).tolist()
+        return found
+
+    def without(self, rows: Iterable[int]) -> _Clusters:
+        """The clusters without rows that are taken."""
+        of = self.of.copy()
+        of[list(rows)] = -1
+        return _Clusters(of, self.labels, self.order)
 
 
 def divide(
@@ -72,19 +89,19 @@ def divide(
         test = _official(examples, test_ids, where)
         notes += _left_near(examples, clusters, test, where)
     elif section.test and not has_test:
-        test = _take(clusters, section.test, "test", where)
-    rest = [_without(cluster, test) for cluster in clusters if not test.issuperset(cluster.members)]
+        test = _take(clusters.without(_unasked(examples, clusters)), section.test, "test", where)
+    rest = clusters.without(test)
     validation = (
         _take(rest, section.validation, "validation", where) if section.validation and not has_validation else set()
     )
-    train = [example for index, example in enumerate(examples) if index not in test and index not in validation]
-    if not train:
+    train = np.flatnonzero(rest.without(validation).of >= 0)
+    if not len(train):
         raise FinetuneError("no row is left to train on", where=where, fix="make the other parts smaller")
     return Division(
-        train=train,
-        validation=[examples[index] for index in sorted(validation)],
-        test=[examples[index] for index in sorted(test)],
-        clusters=len(clusters),
+        train=chosen(examples, train),
+        validation=chosen(examples, sorted(validation)),
+        test=chosen(examples, sorted(test)),
+        clusters=len(clusters.labels),
         notes=tuple(notes),
     )
 
@@ -113,34 +130,7 @@ def load_test_ids(path: str, *, where: str = "data.split.test_ids") -> set[str]:
     return {str(item) for item in found}
 
 
-def overlap(train: Sequence[Example], test: Sequence[Example], *, where: str = "data.test") -> list[Problem]:
-    """Report test rows whose text is that of a training row, case and punctuation aside. Nothing is removed.
-
-    Args:
-        train: training rows.
-        test: rows of a file of their own.
-        where: the recipe's position, put before the report.
-    """
-    texts = [normalise(text, fold_digits=False) for text in _compared([*train, *test])]
-    first: dict[str, Example] = {}
-    for text, example in zip(texts[: len(train)], train, strict=True):
-        first.setdefault(text, example)
-    pairs = [(example, first[text]) for text, example in zip(texts[len(train) :], test, strict=True) if text in first]
-    if not pairs:
-        return []
-    named = _some(f"{example.origin} = {trained.origin}" for example, trained in pairs)
-    return [
-        Problem(
-            where,
-            f"{len(pairs):,} of {len(test):,} test rows are in the training rows too, case and punctuation aside: "
-            f"{named}",
-            "the verdict counts them; remove them from one side for a clean comparison",
-            "warning",
-        )
-    ]
-
-
-def sample(examples: Sequence[Example], section: SampleSection, *, where: str = "data.sample") -> list[Example]:
+def sample(examples: Sequence[Example], section: SampleSection, *, where: str = "data.sample") -> Sequence[Example]:
     """Draw the part of the training rows that the recipe asks for, in the order of the corpus.
 
     The draw is a hash of content and seed: a larger sample contains the smaller one.
@@ -148,103 +138,134 @@ def sample(examples: Sequence[Example], section: SampleSection, *, where: str = 
     Raises:
         FinetuneError: `per_label` where a row has no label.
     """
-    chosen = sorted(range(len(examples)), key=lambda index: _place(examples[index], section.seed))
+    if section.per_label is None and section.rows is None:
+        return examples
+    labels, digests = _contents(examples, section.seed)
+    drawn = _ranks(examples, digests)[0].tolist()
     if section.per_label is not None:
-        if any(example.label is None for example in examples):
+        if None in labels:
             fix = "use `sample: {rows: N}`, or `format: classification`"
             raise FinetuneError("`per_label` needs rows with labels", where=where, fix=fix)
         seen: Counter[str | None] = Counter()
-        drawn, chosen = chosen, []
-        for index in drawn:
-            seen[examples[index].label] += 1
-            if seen[examples[index].label] <= section.per_label:
-                chosen.append(index)
-    if section.rows is not None:
-        chosen = chosen[: section.rows]
-    return [examples[index] for index in sorted(chosen)]
+        every, drawn = drawn, []
+        for place in every:
+            seen[labels[place]] += 1
+            if seen[labels[place]] <= section.per_label:
+                drawn.append(place)
+    return chosen(examples, sorted(drawn[: section.rows]))
 
 
 # ------------------------------------------------------------------------------------------------------ clusters
 
 
-def _compared(examples: Sequence[Example]) -> list[str]:
-    """The texts by which rows are likened: with labels the prompt alone, without what all rows share."""
-    said = [
-        example.everything_said()
-        if example.label is None
-        else "\n".join(turn.content for turn in example.context if turn.role != "system")
-        for example in examples
-    ]
-    return without_common_ends(said)
+def _said(example: Example) -> str:
+    """The text by which rows are likened: with labels the prompt alone."""
+    if example.label is None:
+        return example.everything_said()
+    return "\n".join(turn.content for turn in example.context if turn.role != "system")
 
 
-def _clusters(examples: Sequence[Example], section: SplitSection) -> list[_Cluster]:
+def _clusters(examples: Sequence[Example], section: SplitSection) -> _Clusters:
     joined = Clusters(len(examples))
-    if section.group_by is not None:
-        _join_equal([example.group for example in examples], joined)
+    _join_equal((example.group for example in examples), joined)
     if section.near_duplicates == "together":
-        _join_equal(near_duplicates(_compared(examples)), joined)
-    members: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(examples)):
-        members[joined.find(index)].append(index)
-    return [_cluster(examples, tuple(found), section.seed) for found in members.values()]
+        _join_equal(near_duplicates(without_common_ends(Store(map(_said, examples)))), joined)
+    roots = np.fromiter(map(joined.find, range(len(examples))), dtype=np.int64, count=len(examples))
+    # The representative is a cluster's first row, so that clusters are numbered in order of appearance
+    representatives, of = np.unique(roots, return_inverse=True)
+    labels, digests = _contents(examples, section.seed)
+    order = np.full(len(representatives), len(examples), dtype=np.int64)
+    np.minimum.at(order, of, _ranks(examples, digests)[1])
+    commonest = [labels[first] or "" for first in representatives.tolist()]
+    for cluster, members in _several(of):
+        counts = Counter(labels[place] or "" for place in members)
+        commonest[cluster] = min(counts, key=lambda name: (-counts[name], name))
+    return _Clusters(of, commonest, order)
 
 
-def _join_equal(values: Sequence[object], joined: Clusters) -> None:
+def _several(of: NDArray[np.int64]) -> Iterable[tuple[int, list[int]]]:
+    """The clusters of more than one row, with their rows."""
+    several = np.flatnonzero(np.bincount(of[of >= 0]) > 1)
+    places = np.flatnonzero(np.isin(of, several))
+    places = places[np.argsort(of[places], kind="stable")]
+    for members in np.split(places, np.flatnonzero(np.diff(of[places])) + 1):
+        if len(members):
+            yield int(of[members[0]]), members.tolist()
+
+
+def _join_equal(values: Iterable[object], joined: Clusters) -> None:
     first: dict[object, int] = {}
     for index, value in enumerate(values):
         if value is not None:
             joined.join(first.setdefault(value, index), index)
 
 
-def _cluster(examples: Sequence[Example], members: tuple[int, ...], seed: int) -> _Cluster:
-    counts = Counter(examples[index].label or "" for index in members)
-    label = min(counts, key=lambda name: (-counts[name], name))
-    return _Cluster(members, label, min(_place(examples[index], seed) for index in members))
+def _contents(examples: Iterable[Example], seed: int) -> tuple[list[str | None], array[int]]:
+    """Of each row its label, and the SHA-256 of seed and content as four numbers."""
+    labels: list[str | None] = []
+    digests = array("Q")
+    for example in examples:
+        labels.append(None if example.label is None else sys.intern(example.label))
+        content = f"{seed}\n{example.label or ''}\n{example.everything_said()}"
+        digests.frombytes(hashlib.sha256(content.encode()).digest())
+    return labels, digests
 
 
-def _place(example: Example, seed: int) -> tuple[str, str]:
-    """Return the row's place in the draw: a hash of seed and content; among equal contents, the id decides."""
-    content = f"{seed}\n{example.label or ''}\n{example.everything_said()}"
-    return hashlib.sha256(content.encode()).hexdigest(), example.id
-
-
-def _without(cluster: _Cluster, taken: set[int]) -> _Cluster:
-    return _Cluster(tuple(index for index in cluster.members if index not in taken), cluster.label, cluster.order)
+def _ranks(examples: Sequence[Example], digests: array[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows in the order of the draw, by digest and among equal contents by id; and of each row its place in it."""
+    parts = np.array(digests, dtype=np.uint64).byteswap().reshape(-1, 4)
+    order = np.lexsort(parts.T[::-1])
+    alike = (parts[order[1:]] == parts[order[:-1]]).all(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], alike, [False]]).astype(np.int8))).reshape(-1, 2)
+    for begin, last in edges.tolist():
+        order[begin : last + 1] = sorted(order[begin : last + 1].tolist(), key=lambda place: examples[place].id)
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order))
+    return order, ranks
 
 
 # ---------------------------------------------------------------------------------------------------------- draw
 
 
-def _take(clusters: Sequence[_Cluster], fraction: float, part: str, where: str) -> set[int]:
+def _take(clusters: _Clusters, fraction: float, part: str, where: str) -> set[int]:
     """Choose clusters holding about `fraction` of the rows, at least one and short of the last one of any label."""
-    total = sum(len(cluster.members) for cluster in clusters)
+    sizes, labels = clusters.sizes(), clusters.labels
+    total = sum(sizes)
     target = max(1, round(fraction * total))
-    strata: dict[str, list[_Cluster]] = defaultdict(list)
-    for cluster in sorted(clusters, key=lambda cluster: cluster.order):
-        strata[cluster.label].append(cluster)
+    strata: dict[str, list[int]] = defaultdict(list)
+    drawn = [cluster for cluster in np.argsort(clusters.order, kind="stable").tolist() if sizes[cluster]]
+    for cluster in drawn:
+        strata[labels[cluster]].append(cluster)
     free = {label: len(found) - 1 for label, found in strata.items()}
-    quotas = _quotas({label: sum(len(c.members) for c in found) for label, found in strata.items()}, target, total)
-    taken: list[_Cluster] = []
-    left: list[_Cluster] = []
+    quotas = _quotas({label: sum(sizes[c] for c in found) for label, found in strata.items()}, target, total)
+    taken: list[int] = []
     for label in sorted(strata):
         for cluster in strata[label]:
-            fits = free[label] > 0 and len(cluster.members) <= quotas[label]
-            (taken if fits else left).append(cluster)
-            if fits:
+            if free[label] > 0 and sizes[cluster] <= quotas[label]:
+                taken.append(cluster)
                 free[label] -= 1
-                quotas[label] -= len(cluster.members)
-    missing = target - sum(len(cluster.members) for cluster in taken)
-    for cluster in sorted(left, key=lambda cluster: cluster.order):
-        if free[cluster.label] > 0 and len(cluster.members) <= missing:
+                quotas[label] -= sizes[cluster]
+    missing = target - sum(sizes[cluster] for cluster in taken)
+    fitting = set(taken)
+    left = [cluster for cluster in drawn if cluster not in fitting]
+    for cluster in left:
+        if free[labels[cluster]] > 0 and sizes[cluster] <= missing:
             taken.append(cluster)
-            free[cluster.label] -= 1
-            missing -= len(cluster.members)
+            free[labels[cluster]] -= 1
+            missing -= sizes[cluster]
     if not taken:
-        taken = sorted((c for c in left if free[c.label] > 0), key=lambda c: (len(c.members), c.order))[:1]
+        taken = sorted((c for c in left if free[labels[c]] > 0), key=lambda c: sizes[c])[:1]
     if not taken:
-        raise _impossible(clusters, target, total, part, where)
-    return {index for cluster in taken for index in cluster.members}
+        raise _impossible([size for size in sizes if size], len(strata) > 1, target, part, where)
+    return set(np.flatnonzero(np.isin(clusters.of, taken)).tolist())
+
+
+def _unasked(examples: Sequence[Example], clusters: _Clusters) -> list[int]:
+    """Rows of clusters that hold raw texts alone, in a corpus that has questions too: a test asks questions."""
+    asked = np.fromiter((example.text is None for example in examples), dtype=np.bool_, count=len(examples))
+    if asked.all() or not asked.any():
+        return []
+    return np.flatnonzero(~np.isin(clusters.of, clusters.of[asked])).tolist()
 
 
 def _quotas(sizes: dict[str, int], target: int, total: int) -> dict[str, int]:
@@ -257,10 +278,9 @@ def _quotas(sizes: dict[str, int], target: int, total: int) -> dict[str, int]:
     return quotas
 
 
-def _impossible(clusters: Sequence[_Cluster], target: int, total: int, part: str, where: str) -> FinetuneError:
-    largest = max((len(cluster.members) for cluster in clusters), default=0)
-    count = "1 cluster" if len(clusters) == 1 else f"{len(clusters):,} clusters"
-    labelled = len({cluster.label for cluster in clusters}) > 1
+def _impossible(sizes: Sequence[int], labelled: bool, target: int, part: str, where: str) -> FinetuneError:
+    total, largest = sum(sizes), max(sizes, default=0)
+    count = "1 cluster" if len(sizes) == 1 else f"{len(sizes):,} clusters"
     kept = "each label needs one to train on" if labelled else "one is needed to train on"
     return FinetuneError(
         f"impossible split: {target:,} of {total:,} rows are asked for {part}, but they form {count} kept whole (the "
@@ -275,30 +295,25 @@ def _impossible(clusters: Sequence[_Cluster], target: int, total: int, part: str
 
 
 def _official(examples: Sequence[Example], test_ids: set[str], where: str) -> set[int]:
-    position = {example.id: index for index, example in enumerate(examples)}
+    position = {example.id: index for index, example in enumerate(examples) if example.id in test_ids}
     unknown = sorted(test_ids - position.keys())
     if unknown:
+        known = _some(repr(example.id) for example in examples[:3])
         raise FinetuneError(
             f"{len(unknown):,} of {len(test_ids):,} test ids are in no row: {_some(map(repr, unknown))}",
             where=where,
-            fix=f"the rows have ids such as {_some(map(repr, list(position)[:3]))}; name their column as "
-            "`columns: {id: ...}`",
+            fix=f"the rows have ids such as {known}; name their column as `columns: {{id: ...}}`",
         )
     return {position[identity] for identity in test_ids}
 
 
-def _left_near(examples: Sequence[Example], clusters: Sequence[_Cluster], test: set[int], where: str) -> list[Problem]:
+def _left_near(examples: Sequence[Example], clusters: _Clusters, test: set[int], where: str) -> list[Problem]:
     """Name the rows that stay in training though an official test row is nearly the same."""
-    near = [
-        index
-        for cluster in clusters
-        if test.intersection(cluster.members)
-        for index in cluster.members
-        if index not in test
-    ]
+    beside = np.isin(clusters.of, clusters.of[sorted(test)])
+    near = [place for place in np.flatnonzero(beside).tolist() if place not in test]
     if not near:
         return []
-    named = _some(f"{examples[index].id} ({examples[index].origin})" for index in sorted(near))
+    named = _some(f"{examples[index].id} ({examples[index].origin})" for index in near)
     return [
         Problem(
             where,
@@ -310,8 +325,8 @@ def _left_near(examples: Sequence[Example], clusters: Sequence[_Cluster], test: 
     ]
 
 
-def _cluster_notes(clusters: Sequence[_Cluster], where: str) -> list[Problem]:
-    together = [len(cluster.members) for cluster in clusters if len(cluster.members) > 1]
+def _cluster_notes(clusters: _Clusters, where: str) -> list[Problem]:
+    together = [size for size in clusters.sizes() if size > 1]
     if not together:
         return []
     what = (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.rendering import Renderer
 from finetune.data.rows import Message
 from finetune.errors import FinetuneError
 
@@ -34,8 +35,8 @@ class Layout:
     """A rendered conversation and where the words of each message stand in it.
 
     `spans` holds, for each message, the places of its content without white space at its ends: one as a rule, none
-    where the template leaves the message out, several where it repeats it. `spans` is None where the template treats
-    marked content differently from unmarked content, so that nothing is proven.
+    where the template leaves the message out or it calls tools without a word, several where it repeats it. `spans` is
+    None where the template treats marked content differently from unmarked content, so that nothing is proven.
     """
 
     text: str
@@ -57,8 +58,8 @@ class Template:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str | None = None) -> None:
-        self._tokenizer = tokenizer
         self.source = source if source is not None else _own_template(tokenizer)
+        self._renderer = Renderer(tokenizer, self.source)
         self._in_parts = False
         self.probe = self._probe()
         self.folds_system = self._lacks_system()
@@ -81,7 +82,8 @@ class Template:
                 "the chat template takes no system message, and no user message follows it to hold its text",
                 fix="begin the conversation with a user message, or remove the system message",
             )
-        first = replace(messages[1], content=f"{messages[0].content}\n\n{messages[1].content}")
+        text = f"{messages[0].content}\n\n{messages[1].content}"
+        first = replace(messages[1], content=text, tools=messages[0].tools)
         return (first, *messages[2:])
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
@@ -93,22 +95,22 @@ class Template:
         if not messages:
             raise FinetuneError("the conversation has no message")
         try:
-            text = self._tokenizer.apply_chat_template(
-                [{"role": message.role, "content": self._content(message)} for message in messages],
-                chat_template=self.source,
+            text = self._renderer.write(
+                [self._written(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
-                tokenize=False,
+                **({"tools": [dict(tool) for tool in messages[0].tools]} if messages[0].tools else {}),
             )
         # A template is a program by someone else: whatever it raises on a well-formed conversation is its own fault.
         except Exception as error:
             raise _refusal(error) from error
-        limit = 100_000 + 10 * sum(len(message.content) for message in messages)
+        given = sum(len(message.said) for message in messages) + sum(len(str(tool)) for tool in messages[0].tools)
+        limit = 100_000 + 10 * given
         if len(text) > limit:
             raise FinetuneError(
                 f"the chat template writes {len(text):,} characters for the conversation; {limit:,} are allowed",
                 fix="check model.chat_template",
             )
-        return str(text)
+        return text
 
     def lay_out(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> Layout:
         """Render, and prove where each message's words went.
@@ -141,6 +143,13 @@ class Template:
         except FinetuneError:
             return None
         return len(prompt) if text.startswith(prompt) else None
+
+    def _written(self, message: Message) -> dict[str, Any]:
+        """The message as transformers hands it to templates."""
+        more: dict[str, Any] = {"tool_calls": [dict(call) for call in message.tool_calls]} if message.tool_calls else {}
+        if message.role == "tool":
+            more |= {key: value for key in ("name", "tool_call_id") if (value := getattr(message, key))}
+        return {"role": message.role, "content": self._content(message), **more}
 
     def _content(self, message: Message) -> Any:
         return [{"type": "text", "text": message.content}] if self._in_parts else message.content
@@ -216,10 +225,13 @@ def check_unicode(text: str) -> None:
 
 def _marked(message: Message, number: int) -> Message:
     content = message.content
+    if not content and message.tool_calls:
+        # Templates write such a turn otherwise once it has any text
+        return message
     first = len(content) - len(content.lstrip())
     last = max(first, len(content.rstrip()))
     opening, closing = chr(_FIRST_SENTINEL + 2 * number), chr(_FIRST_SENTINEL + 2 * number + 1)
-    return Message(message.role, f"{content[:first]}{opening}{content[first:last]}{closing}{content[last:]}")
+    return replace(message, content=f"{content[:first]}{opening}{content[first:last]}{closing}{content[last:]}")
 
 
 def _paired(marked: str, messages: int) -> tuple[tuple[Span, ...], ...] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -215,7 +216,8 @@ class TextCoder:
 
 
 def _tokens(ids: Sequence[int], offsets: Sequence[Span]) -> Tokens:
-    places = np.array(offsets, dtype=np.int32).reshape(-1, 2)
+    # Twice as fast as np.array of a list of pairs
+    places = np.fromiter(chain.from_iterable(offsets), dtype=np.int32, count=2 * len(ids)).reshape(-1, 2)
     return Tokens(np.array(ids, dtype=np.int32), places[:, 0], places[:, 1])
 
 

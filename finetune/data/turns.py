@@ -14,6 +14,7 @@ from typing import Literal
 
 from finetune.data.rows import Message
 from finetune.data.templates import Layout, Span, Template
+from finetune.data.tool_texts import check_tools
 from finetune.errors import FinetuneError
 
 Proof = Literal["sentinel", "prefix", "text"]
@@ -72,7 +73,9 @@ class TurnFinder:
         answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
         ends = self.prompt_ends(messages, layout.text)
         proven = layout.spans is not None and all(
-            layout.words(number) is not None for number in answers if messages[number].learn
+            layout.words(number) is not None
+            for number in answers
+            if messages[number].learn and messages[number].content
         )
         spliced = None
         if proven and messages[-1].role == "assistant" and messages[-1].learn and ends[answers[-1]] is None:
@@ -80,7 +83,12 @@ class TurnFinder:
         if spliced is not None:
             layout, ends = spliced, self.prompt_ends(messages, spliced.text)
         if proven:
-            turns = [self._proven_turn(messages, number, layout, ends[number]) for number in answers]
+            turns = [
+                self._proven_turn(messages, number, layout, ends[number])
+                if layout.spans is not None and layout.spans[number]
+                else self._prefix_turn(messages, number, layout.text, ends)
+                for number in answers
+            ]
         else:
             self._check_writable(messages)
             turns = [self._prefix_turn(messages, number, layout.text, ends) for number in answers]
@@ -93,16 +101,17 @@ class TurnFinder:
             append_stop=append,
             spliced=spliced is not None,
             rewritten=_rewritten(messages, layout),
-            proof="sentinel" if proven else "prefix",
+            proof="sentinel" if proven and all(messages[number].content for number in answers) else "prefix",
         )
 
     def check_complete(self, messages: Sequence[Message], layout: Layout) -> None:
         """Raise FinetuneError where a message is missing, or where written control tokens cannot be told apart."""
+        check_tools(messages, layout.text, self._control_pattern)
         if layout.spans is None:
             self._check_writable(messages)
             return
         for number, places in enumerate(layout.spans):
-            if not places:
+            if not places and (messages[number].content or not messages[number].tool_calls):
                 raise FinetuneError(
                     f"the chat template leaves out message {number + 1} of {len(messages)} ({messages[number].role})",
                     fix="remove the message, or set model.chat_template to one that writes it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -42,10 +43,15 @@ def tokens(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, 
 
 def as_rich(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> Text:
     """Return a row for the terminal: what is learned on green."""
+    return rich_text(pieces(row, tokenizer))
+
+
+def rich_text(found: Iterable[Piece]) -> Text:
+    """Return pieces for the terminal: what is learned on green."""
     from rich.text import Text
 
     text = Text()
-    for piece in pieces(row, tokenizer):
+    for piece in found:
         text.append(piece.text, style="black on green" if piece.trained else "dim")
     return text
 

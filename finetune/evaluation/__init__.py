@@ -4,6 +4,7 @@ from finetune.evaluation.compare import TaskResult, as_json, losses, verdict_sen
 from finetune.evaluation.held_out import answer_records, check_scorer, evaluate
 from finetune.evaluation.records import read_records
 from finetune.evaluation.report import report_html
+from finetune.evaluation.shipped import score_file
 
 __all__ = [
     "TaskResult",
@@ -14,6 +15,7 @@ __all__ = [
     "losses",
     "read_records",
     "report_html",
+    "score_file",
     "verdict_sentence",
     "wins",
 ]

@@ -75,9 +75,30 @@ def proof_rows(proofs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             "furthest": f"{proof['log_probability_max_difference']:.2e}",
             "rows": f"{proof['rows']:,}",
             "note": proof["note"],
+            "facts": _file_facts(proof),
         }
         for name, proof in proofs.items()
     ]
+
+
+def _file_facts(proof: Mapping[str, Any]) -> list[Fact]:
+    """Return what else is known of a file: prompts, size, speed, and its score; proofs of older runs know less."""
+    found: list[Fact] = []
+    if proof.get("prompt_parity") is not None:
+        share, count = proof["prompt_parity"], proof["conversations"]
+        found.append(("Prompts", f"the trained tokens for {round(share * count):,} of {count:,} conversations"))
+    if proof.get("size"):
+        bits = "" if proof.get("bits_per_weight") is None else f", {proof['bits_per_weight']:.2f} bits a weight"
+        found.append(("Size", f"{proof['size'] / 1e6:,.1f} MB{bits}"))
+    if proof.get("load_seconds") is not None:
+        found.append(("Loading", duration(proof["load_seconds"])))
+    if proof.get("tokens_per_second"):
+        found.append(("Speed", f"{proof['tokens_per_second']:,.1f} tokens a second, several answers at once"))
+    if proof.get("peak_memory"):
+        found.append(("Peak memory", f"{proof['peak_memory'] / GIBIBYTE:.2f} GiB"))
+    if proof.get("task"):
+        found.append(("Task", f"{proof['task']['sentence']}: {proof['task']['verdict']}"))
+    return [*found, *(("Problem", problem) for problem in proof.get("problems", ()))]
 
 
 def _floored(share: float) -> str:
@@ -96,10 +117,20 @@ def data_facts(certificate: Mapping[str, Any] | None) -> list[Fact]:
         ("Dropped", "; ".join(f"{reason}: {count:,}" for reason, count in certificate["dropped"].items()) or "none"),
     ]
     if certificate["left_out_by_sampling"]:
-        facts.append(("Left out by data.sample", f"{certificate['left_out_by_sampling']:,} training rows"))
+        facts.append(("Left out by sampling", f"{certificate['left_out_by_sampling']:,} rows"))
     if certificate["truncated"]:
         facts.append(("Cut to max_length", f"{certificate['truncated']:,} rows"))
-    return [*facts, *_token_facts(certificate), *_turn_facts(certificate)]
+    return [*facts, *_finding_facts(certificate), *_token_facts(certificate), *_turn_facts(certificate)]
+
+
+def _finding_facts(certificate: Mapping[str, Any]) -> list[Fact]:
+    """Return what the checks found and what was masked; certificates of older runs know neither."""
+    found = [f"{one['kind']} ({one['severity']}): {one['count']:,}" for one in certificate.get("findings", ())]
+    masked = [f"{kind}: {count:,}" for kind, count in certificate.get("masked", {}).items()]
+    return [
+        *([("Found in the rows", "; ".join(found))] if found else []),
+        *([("Masked personal data", "; ".join(masked))] if masked else []),
+    ]
 
 
 def _files(hashes: Mapping[str, str]) -> str:

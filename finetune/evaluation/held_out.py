@@ -60,15 +60,14 @@ def evaluate(
     seconds: dict[str, float] = {}
     for runtime in contestants:
         started = time.perf_counter()
-        ask = _likelihoods if scorer.needs_likelihood else _answers
-        answers[runtime.name] = ask(runtime, chosen, scorer, section, stop, watch)
+        answers[runtime.name] = answer(runtime, chosen, scorer, section, stop, watch)
         seconds[runtime.name] = time.perf_counter() - started
     return compare(
         TASK,
         scorer,
         [_item(item, decode) for item in chosen],
         answers,
-        baseline=trivial_baseline(scorer, train_references, references),
+        baseline=trivial_baseline(scorer, train_references, references, [item.example.metadata for item in chosen]),
         confidence=section.confidence,
         seed=seed,
         seconds=seconds,
@@ -83,8 +82,16 @@ def check_scorer(
     Raises:
         FinetuneError: no test rows, or a scorer that does not fit them.
     """
-    references = [item.example.reference for item in draw(items, section.max_items, seed)]
-    return choose_scorer(section, references, labels=labels, raw_text=raw_text)[0]
+    chosen = [item.example for item in draw(items, section.max_items, seed)]
+    benchmarks = {example.benchmark for example in chosen}
+    return choose_scorer(
+        section,
+        [example.reference for example in chosen],
+        labels=labels,
+        raw_text=raw_text,
+        benchmark=benchmarks.pop() if len(benchmarks) == 1 else "",
+        metadata=[example.metadata for example in chosen],
+    )[0]
 
 
 def draw(items: Sequence[TestItem], at_most: int | None, seed: int) -> list[TestItem]:
@@ -114,6 +121,18 @@ def _prompt_hash(tokens: Sequence[int]) -> str:
     return hashlib.sha256(np.asarray(tokens, dtype=np.int64).tobytes()).hexdigest()
 
 
+def answer(
+    runtime: Runtime,
+    items: Sequence[TestItem],
+    scorer: Scorer,
+    section: EvaluateSection,
+    stop: Sequence[int],
+    watch: Watch | None,
+) -> list[Answer]:
+    """Let one contestant answer items, or score their references where the scorer needs likelihoods."""
+    return (_likelihoods if scorer.needs_likelihood else _answers)(runtime, items, scorer, section, stop, watch)
+
+
 def _answers(
     runtime: Runtime,
     items: Sequence[TestItem],
@@ -136,7 +155,7 @@ def _answers(
 
 
 def _judged(item: TestItem, given: Generation, scorer: Scorer) -> Answer:
-    score = scorer.judge(given.text, item.example.reference)
+    score = scorer.score(given.text, item.example.reference, item.example.metadata)
     return Answer(
         item_id=item.example.id,
         text=given.text,

@@ -6,53 +6,27 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.benchmarks import BENCHMARKS
 from finetune.errors import FinetuneError, nearest
+from finetune.evaluation.benchmark_scorers import balanced_scorer, choice_scorer, rouge_l_scorer, tatqa_scorer
 from finetune.evaluation.reading import last_number, parse_object, without_fence
+from finetune.evaluation.running import check_running, sql_scorer, unit_tests_scorer
+from finetune.evaluation.scorer import Score as Score
+from finetune.evaluation.scorer import Scorer as Scorer
+from finetune.evaluation.scorer import commonest, right_or_wrong
 from finetune.evaluation.words import collapse, words, words_touch
 from finetune.recipe.schema import EvaluateSection
 
 BITS_PER_BYTE = "bits per byte"
 SHORT_ANSWER_WORDS = 5
 """References of at most this many words, all on one line, are judged by `exact` when nothing else fits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How good one answer is: 0 to 1, except for bits_per_byte. `detail` says why, in JSON values."""
-
-    value: float
-    detail: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """A way of judging answers. `judge(answer, reference)` looks at texts only.
-
-    `binary` scorers give 0 or 1. With `needs_likelihood` there is no answer to judge: the score comes from the
-    runtime's log-likelihood of the reference (`bits_per_byte`), and is unbounded. `guess` makes, out of the training
-    answers, the one answer that a contestant without any understanding would always give.
-    """
-
-    name: str
-    binary: bool
-    higher_is_better: bool
-    unit: str
-    judge: Callable[[str, str], Score]
-    description: str
-    needs_likelihood: bool = False
-    guess: Callable[[Sequence[str]], str] = field(default_factory=lambda: _commonest)
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Lowest and highest possible score, None where there is no such limit."""
-        return None if self.needs_likelihood else (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +41,6 @@ class Baseline:
 # --------------------------------------------------------------------------------------------------- the scorers
 
 
-def _right_or_wrong(
-    name: str,
-    judge: Callable[[str, str], Score],
-    description: str,
-    guess: Callable[[Sequence[str]], str] | None = None,
-) -> Scorer:
-    return Scorer(name, True, True, "share right", judge, description, guess=guess or _commonest)
-
-
 def exact_scorer() -> Scorer:
     """The whole answer equals the reference, case included, up to white space and Unicode composition (NFC).
 
@@ -85,7 +50,7 @@ def exact_scorer() -> Scorer:
     def judge(answer: str, reference: str) -> Score:
         return Score(float(collapse(answer) == collapse(reference)))
 
-    return _right_or_wrong("exact", judge, "the answer equals the reference")
+    return right_or_wrong("exact", judge, "the answer equals the reference")
 
 
 def label_scorer(labels: Sequence[str]) -> Scorer:
@@ -108,7 +73,7 @@ def label_scorer(labels: Sequence[str]) -> Scorer:
         given = by_form.get(level(line))
         return Score(float(given is not None and given == by_form.get(level(reference))), {"label": given})
 
-    return _right_or_wrong("label", judge, f"the answer's first line is the right one of {len(distinct)} labels")
+    return right_or_wrong("label", judge, f"the answer's first line is the right one of {len(distinct)} labels")
 
 
 def _unchanged(text: str) -> str:
@@ -139,7 +104,7 @@ def number_scorer() -> Scorer:
         right = given is not None and wanted is not None and math.isclose(given, wanted, rel_tol=1e-6)
         return Score(float(right), {"number": given})
 
-    return _right_or_wrong("number", judge, "the answer's last number equals the reference's", guess=_commonest_number)
+    return right_or_wrong("number", judge, "the answer's last number equals the reference's", guess=_commonest_number)
 
 
 def contains_scorer() -> Scorer:
@@ -158,7 +123,7 @@ def contains_scorer() -> Scorer:
             start = text.find(wanted, start + 1)
         return Score(0.0)
 
-    return _right_or_wrong("contains", judge, "the reference occurs in the answer")
+    return right_or_wrong("contains", judge, "the reference occurs in the answer")
 
 
 def json_fields_scorer(fields: Sequence[str] = ()) -> Scorer:
@@ -262,7 +227,13 @@ def bits_per_byte(log_likelihood: float, text: str) -> float:
 
 
 def choose_scorer(
-    section: EvaluateSection, references: Sequence[str], *, labels: Sequence[str] | None, raw_text: bool
+    section: EvaluateSection,
+    references: Sequence[str],
+    *,
+    labels: Sequence[str] | None,
+    raw_text: bool,
+    benchmark: str = "",
+    metadata: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[Scorer, str]:
     """The scorer the recipe names, or the one that fits the references, and why.
 
@@ -271,9 +242,12 @@ def choose_scorer(
         references: What ought to be answered on the test items.
         labels: Known classes of classification data, else None.
         raw_text: Whether the items are raw text, without question and answer.
+        benchmark: Name of the benchmark that the items are of; `auto` takes its metric then.
+        metadata: What the items hold beside their texts, which scorers that run answers need.
 
     Raises:
-        FinetuneError: There is no reference, or the named scorer cannot judge these references.
+        FinetuneError: There is no reference, the named scorer cannot judge these references, or answers would have to
+            be run as code and the recipe does not allow it.
     """
     if not references:
         raise FinetuneError(
@@ -282,7 +256,7 @@ def choose_scorer(
             fix="give data.test, or a data.split.test above 0",
         )
     if section.scorer == "auto":
-        name, why = _fitting(references, labels, raw_text)
+        name, why = _published(benchmark) or _fitting(references, labels, raw_text)
     else:
         name, why = section.scorer, f"evaluate.scorer is {section.scorer}"
     if section.fields and name != "json_fields":
@@ -292,20 +266,36 @@ def choose_scorer(
             fix="remove them, or set evaluate.scorer to json_fields",
         )
     _check_fit(name, section.fields, references, labels, raw_text)
+    check_running(name, section, metadata)
     if name == "label":
         unseen = set(references) - set(labels or ())
         why += f"; {len(unseen)} of them only in the test rows" if unseen else ""
         return label_scorer([*(labels or ()), *references]), why
+    if name == "balanced":
+        return balanced_scorer(label_scorer([*(labels or ()), *references]), references, metadata), why
     if name == "json_fields":
         return json_fields_scorer(section.fields), why
     makers = {
         "exact": exact_scorer,
+        "choice": choice_scorer,
         "number": number_scorer,
         "contains": contains_scorer,
         "token_f1": token_f1_scorer,
+        "rouge_l": rouge_l_scorer,
+        "tatqa": tatqa_scorer,
+        "sql": sql_scorer,
+        "tests": unit_tests_scorer,
         "bits_per_byte": bits_per_byte_scorer,
     }
     return makers[name](), why
+
+
+def _published(benchmark: str) -> tuple[str, str] | None:
+    """The metric that a benchmark is published with, where it is a benchmark and has one."""
+    for known in BENCHMARKS:
+        if known.name == benchmark and known.scorer != "auto":
+            return known.scorer, f"the rows are those of the benchmark {benchmark}"
+    return None
 
 
 def _fitting(references: Sequence[str], labels: Sequence[str] | None, raw_text: bool) -> tuple[str, str]:
@@ -327,7 +317,7 @@ def _check_fit(
     what, fix = "", "set evaluate.scorer to auto"
     if raw_text and name != "bits_per_byte":
         what = "raw text has no answers"
-    elif name == "label" and not labels:
+    elif name in ("label", "balanced") and not labels:
         what = "they are no classification data with known labels"
     elif name in _NEEDS:
         meets, fault, fix = _NEEDS[name]
@@ -358,11 +348,17 @@ def _clip(text: str) -> str:
 # --------------------------------------------------------------------------------------------- trivial baselines
 
 
-def trivial_baseline(scorer: Scorer, train_references: Sequence[str], test_references: Sequence[str]) -> Baseline:
+def trivial_baseline(
+    scorer: Scorer,
+    train_references: Sequence[str],
+    test_references: Sequence[str],
+    metadata: Sequence[Mapping[str, Any]] | None = None,
+) -> Baseline:
     """What a contestant without any understanding scores: the commonest training answer, given to every item.
 
     For json_fields that is the object of each field's commonest value; for bits_per_byte, a code by the byte
-    frequencies of the training text (order 0, add-one smoothing).
+    frequencies of the training text (order 0, add-one smoothing). `metadata` is that of the test items, for scorers
+    that run answers.
 
     Raises:
         ValueError: There are no training or no test references.
@@ -375,7 +371,9 @@ def trivial_baseline(scorer: Scorer, train_references: Sequence[str], test_refer
         scores = np.array([bits[_bytes(reference)].mean() for reference in test_references])
         return Baseline("byte frequencies", scores, "each byte coded by its frequency in the training text")
     answer = scorer.guess(train_references)
-    scores = np.array([scorer.judge(answer, reference).value for reference in test_references])
+    beside = metadata if metadata is not None else [{}] * len(test_references)
+    pairs = zip(test_references, beside, strict=True)
+    scores = np.array([scorer.score(answer, reference, item).value for reference, item in pairs])
     return Baseline("commonest training answer", scores, f"always answers {_clip(answer)!r}")
 
 
@@ -383,12 +381,8 @@ def _bytes(text: str) -> NDArray[np.uint8]:
     return np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
 
 
-def _commonest(references: Sequence[str]) -> str:
-    return Counter(map(collapse, references)).most_common(1)[0][0]
-
-
 def _commonest_number(references: Sequence[str]) -> str:
-    return _commonest([str(last_number(reference)) for reference in references])
+    return commonest([str(last_number(reference)) for reference in references])
 
 
 def _commonest_object(references: Sequence[str]) -> str:

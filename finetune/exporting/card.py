@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import PurePath
@@ -50,7 +51,7 @@ def card_markdown(records: Mapping[str, Any]) -> str:
         data=said["data"],
         problems=[one for one in (certificate or {}).get("problems", ()) if one["severity"] != "note"],
         training=said["training"],
-        snippets=[Markdown(snippet) for snippet in _snippets(records)],
+        snippets=[(Markdown(language), Markdown(snippet)) for language, snippet in _snippets(records)],
     )
 
 
@@ -77,7 +78,7 @@ def _front_matter(records: Mapping[str, Any]) -> str:
 
     identity = records["identity"]
     kind = identity.get("method.kind")
-    whole = bool(records["proofs"]) or kind == "full"
+    whole = any(name.startswith("merged") for name in records["proofs"]) or kind == "full"
     front: dict[str, Any] = {"base_model": records["base"]["name"]} if _on_hub(records["base"]) else {}
     front["library_name"] = "transformers" if whole else "peft"
     front["license"] = "other"
@@ -94,13 +95,24 @@ def _on_hub(base: Mapping[str, Any]) -> bool:
 # ------------------------------------------------------------------------------------------------------ how to use
 
 
-def _snippets(records: Mapping[str, Any]) -> list[str]:
-    """Return Python code for each folder that can be loaded, merged ones first."""
-    found = [_whole_snippet(f"exports/{name}", records) for name in records["proofs"]]
+def _snippets(records: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how to use each file that can be loaded, as (language, code), exports first."""
+    found = [_export_snippet(name, records) for name in records["proofs"]]
     if "train" in records["stages"]:
         full = records["identity"].get("method.kind") == "full"
-        found.append(_whole_snippet("weights", records) if full else _adapter_snippet(records))
+        found.append(("python", _whole_snippet("weights", records) if full else _adapter_snippet(records)))
     return found
+
+
+def _export_snippet(name: str, records: Mapping[str, Any]) -> tuple[str, str]:
+    if name.endswith(".gguf"):
+        system = records["identity"].get("data.system")
+        told = f" --system-prompt {shlex.quote(system)}" if system else ""
+        return "sh", f"# llama.cpp\nllama-cli --model {shlex.quote(f'exports/{name}')} --temp 0{told}"
+    if name.startswith("ollama"):
+        model = re.sub(r"[^a-z0-9._-]+", "-", records["name"].lower()).strip("-.") or "tuned"
+        return "sh", f"ollama create {model} -f {shlex.quote(f'exports/{name}/Modelfile')}\nollama run {model}"
+    return "python", _whole_snippet(f"exports/{name}", records)
 
 
 def _whole_snippet(folder: str, records: Mapping[str, Any]) -> str:

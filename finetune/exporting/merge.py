@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from finetune.errors import FinetuneError
+from finetune.exporting.compatible import original_files, save_compatible
 from finetune.hardware import Machine, require_disk, resolve_dtype
 from finetune.models import Base, attach_trained, folder_base, load_model, quantization
 from finetune.recipe.schema import FullMethod, QloraMethod, Recipe
@@ -71,9 +72,16 @@ def folded(model: Any, trained: Path) -> Any:
 
 
 def save_merged(
-    model: Any, tokenizer: Any, target: Path, *, dtype: torch.dtype, stop: Sequence[int], rounding: str = NEAREST
+    model: Any,
+    tokenizer: Any,
+    target: Path,
+    *,
+    dtype: torch.dtype,
+    stop: Sequence[int],
+    rounding: str = NEAREST,
+    base: Base | None = None,
 ) -> None:
-    """Cast a merged model and save it whole or not at all.
+    """Cast a merged model and save it whole or not at all, so that older versions and other programs read it too.
 
     Args:
         model: the merged model; cast in place.
@@ -83,6 +91,7 @@ def save_merged(
         stop: tokens that end an answer; they become the model's end-of-text tokens, so that whoever serves the
             folder stops where training did.
         rounding: `nearest`, or for bfloat16 `stochastic` (see `round_stochastically`).
+        base: what was tuned, whose original tokenizer files go along.
 
     Raises:
         FinetuneError: no space, no permission.
@@ -100,6 +109,7 @@ def save_merged(
     with staged_folder(target) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
+        save_compatible(aside, original_files(base) if base else None)
 
 
 def round_stochastically(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import gc
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from finetune.exporting.bounds import FOLDERS
 from finetune.exporting.merge import (
     DEQUANTISED,
     NEAREST,
+    ORIGINAL,
     STOCHASTIC,
     folded,
     merge_bases,
     save_merged,
     trained_model,
 )
-from finetune.exporting.verify import Observation, ProofRow, Verification, observe, verify
-from finetune.hardware import Machine, resolve_dtype
-from finetune.models import Base, attach_trained, folder_base, load_model, quantization
-from finetune.recipe.schema import MergedExport, Recipe
+from finetune.exporting.prompts import compare_folder, missing_stops
+from finetune.exporting.trained import Trained
+from finetune.exporting.verify import Verification, verify
+from finetune.hardware import resolve_dtype
+from finetune.models import folder_base, load_model, load_tokenizer
+from finetune.recipe.schema import MergedExport
 from finetune.rundir import staged_folder
 from finetune.runtimes import TransformersRuntime
-
-# Mean KL and share of equal likeliest tokens that a number format must keep. Both models compute in float32, so that
-# the weights are compared and not the noise of the arithmetic (bfloat16's alone is a KL of 1.6e-3). Measured with
-# SmolLM2-135M, LoRA, 1,000 positions: float32 5e-8 and 100 %, float16 1.4e-6 and 99.9 %, bfloat16 2.1e-4 and 98.7 %.
-BOUNDS = {torch.float32: (1e-5, 0.999), torch.float16: (1e-4, 0.995), torch.bfloat16: (2e-3, 0.97)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,53 +48,36 @@ class Way:
         return f"merged into the {self.into} base{rounded}"
 
 
-def export_merged(
-    recipe: Recipe,
-    section: MergedExport,
-    *,
-    base: Base,
-    trained_folder: Path,
-    tokenizer: Any,
-    rows: Sequence[ProofRow],
-    stop: Sequence[int],
-    target: Path,
-    machine: Machine,
-) -> Verification:
+def export_merged(section: MergedExport, trained: Trained, target: Path) -> Verification:
     """Write the merged model to `target` and prove it.
 
     For a quantised base both ways of merging are tried, into the weights that training saw and into the original
-    ones; where bfloat16 misses its bounds, stochastic rounding is tried as well. The file whose predictions are
-    closest to the trained model's is kept.
+    ones, and the closer one is kept. bfloat16 that misses its bounds is rounded by chance as well.
 
     Args:
-        recipe: the run's recipe.
         section: number format and bounds.
-        base: what was tuned.
-        trained_folder: the run's `adapter/` or `weights/`.
-        tokenizer: saved with the model.
-        rows: real rows of the run.
-        stop: tokens that end an answer.
+        trained: what was trained.
         target: the folder to write.
-        machine: what computes.
 
     Raises:
         FinetuneError: it cannot be merged or written, or predicts NaN.
     """
-    dtype = resolve_dtype(recipe.model.dtype if section.dtype == "auto" else section.dtype, machine)
-    kl, top1 = BOUNDS[dtype]
-    bounds = (section.max_kl or kl, section.min_top1 or top1)
-    seen: list[Observation] = []
+    recipe = trained.recipe
+    dtype = resolve_dtype(recipe.model.dtype if section.dtype == "auto" else section.dtype, trained.machine)
+    usual = FOLDERS[str(dtype).removeprefix("torch.")]
+    bounds = (section.max_kl or usual.max_kl, section.min_top1 or usual.min_top1)
     proofs: dict[Way, Verification] = {}
 
     def attempt(way: Way) -> None:
-        model = trained_model(recipe, base, trained_folder, into=way.into, machine=machine)
-        if not seen:
-            seen.append(_observe_trained(recipe, base, trained_folder, model, tokenizer, rows, stop, machine))
-        folder = _aside(target, way)
-        save_merged(folded(model, trained_folder), tokenizer, folder, dtype=dtype, stop=stop, rounding=way.rounding)
-        del model
+        model = trained_model(recipe, trained.base, trained.folder, into=way.into, machine=trained.machine)
+        if not trained.is_observed and merge_bases(recipe)[0] != DEQUANTISED:
+            trained.observe(model)
+        folder, tokenizer = _aside(target, way), trained.tokenizer
+        merged = folded(model, trained.folder)
+        save_merged(merged, tokenizer, folder, dtype=dtype, stop=trained.stop, rounding=way.rounding, base=trained.base)
+        del model, merged
         gc.collect()
-        proofs[way] = _prove(folder, seen[0], tokenizer, stop, bounds, machine, way)
+        proofs[way] = prove_folder(folder, trained, bounds, note=way.sentence())
 
     def closest() -> Way:
         return min(proofs, key=lambda way: proofs[way].kl)
@@ -120,47 +102,45 @@ def _aside(target: Path, way: Way | None) -> Path:
     return target.with_name(f".{target.name}-try-{way.folder_name if way else '*'}")
 
 
-def _observe_trained(
-    recipe: Recipe,
-    base: Base,
-    trained_folder: Path,
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[ProofRow],
-    stop: Sequence[int],
-    machine: Machine,
-) -> Observation:
-    """Record the model as it was trained: for a quantised base that is not the one about to be merged."""
-    if merge_bases(recipe)[0] == DEQUANTISED:
-        quantised = load_model(
-            base, dtype=torch.float32, device=machine.device, quantization=quantization(recipe.method)
-        )
-        model = attach_trained(quantised, trained_folder)
-    return observe(TransformersRuntime(model.eval(), tokenizer, name="the trained model"), rows, stop=stop)
+def prove_folder(folder: Path, trained: Trained, bounds: tuple[float, float], *, note: str = "") -> Verification:
+    """Compare a model folder, loaded from disk in transformers, with what was trained.
 
+    Args:
+        folder: the exported folder.
+        trained: what was trained.
+        bounds: for the mean KL and for the share of equal likeliest tokens.
+        note: added to the report.
 
-def _prove(
-    folder: Path,
-    trained: Observation,
-    tokenizer: Any,
-    stop: Sequence[int],
-    bounds: tuple[float, float],
-    machine: Machine,
-    way: Way,
-) -> Verification:
-    model = load_model(folder_base(folder), dtype=torch.float32, device=machine.device)
-    return verify(
-        trained,
+    Raises:
+        FinetuneError: the folder cannot be loaded, or predicts NaN.
+    """
+    seen, shipped = trained.observed, folder_base(folder)
+    tokenizer, _ = load_tokenizer(shipped, conversations=any(one.messages for one in trained.conversations))
+    started = time.perf_counter()
+    model = load_model(shipped, dtype=torch.float32, device=trained.machine.device)
+    load_seconds = time.perf_counter() - started
+    proof = verify(
+        seen,
         TransformersRuntime(model.eval(), tokenizer, name="transformers"),
         path=str(folder),
-        stop=stop,
+        stop=trained.stop,
         max_kl=bounds[0],
         min_top1=bounds[1],
-        note=way.sentence(),
+        note=note,
+    )
+    parity = compare_folder(trained.conversations, tokenizer, trained.renderer(tokenizer))
+    stops = model.generation_config.eos_token_id
+    found = missing_stops(trained.ends, stops if isinstance(stops, list) else [stops], tokenizer)
+    return proof.knowing(
+        prompt_parity=parity.share,
+        conversations=parity.conversations,
+        problems=(*parity.problems, *found),
+        size=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        load_seconds=load_seconds,
     )
 
 
 def _compared(tried: Sequence[Verification], kept: Verification) -> str:
     if len(tried) == 1:
-        return ""
+        return kept.note.removeprefix(Way(ORIGINAL).sentence()).removeprefix("; ")
     return f"{kept.note} (tried: " + "; ".join(f"{proof.note}, KL {proof.kl:.1e}" for proof in tried) + ")"

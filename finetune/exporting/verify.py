@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,11 @@ class Verification:
 
     Divergences are in nats over all positions of all rows; `top1_agreement` is the share of positions where both
     find the same token likeliest; `greedy_match` the share of prompts answered with the same tokens, and
-    `first_divergence` the earliest token at which an answer differs.
+    `first_divergence` the earliest token at which an answer differs. `prompt_parity` is the share of `conversations`
+    that the file's own template and tokenizer turn into the tokens that training saw; None where that was not
+    compared. `problems` says what else is wrong. `size` and `peak_memory` are in bytes, `load_seconds` is what opening
+    the file took, `tokens_per_second` how fast it answered and `peak_memory` what one answer took; `task` compares its
+    score with the tuned model's.
     """
 
     path: str
@@ -46,9 +50,18 @@ class Verification:
     min_top1: float
     passed: bool
     note: str = ""
+    prompt_parity: float | None = None
+    conversations: int = 0
+    problems: tuple[str, ...] = ()
+    size: int | None = None
+    bits_per_weight: float | None = None
+    load_seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory: int | None = None
+    task: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "problems": list(self.problems)}
 
     def sentence(self) -> str:
         """Say the result in one sentence."""
@@ -56,8 +69,13 @@ class Verification:
         return (
             f"{outcome}: KL {self.kl:.1e} nats (bound {self.max_kl:g}), same likeliest token at "
             f"{self.top1_agreement:.2%} of {self.positions:,} positions (bound {self.min_top1:.0%}), "
-            f"{self.greedy_match:.0%} of {self.prompts} greedy answers equal"
+            f"{self.greedy_match:.0%} of {self.prompts} greedy answers equal" + "".join(f"; {p}" for p in self.problems)
         )
+
+    def knowing(self, **facts: Any) -> Verification:
+        """Return the verification with more facts; a problem among them, or a prompt that differs, fails the file."""
+        problems = (*self.problems, *facts.pop("problems", ()))
+        return replace(self, **facts, problems=problems, passed=self.passed and not problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +144,8 @@ def verify(
     apart = [_divergence(one.token_ids, other.token_ids) for one, other in pairs]
     differing = [position for position in apart if position is not None]
     mean, top1 = float(kl.mean()), float(agree.mean())
+    widths = (trained.log_probabilities[0].shape[1], seen.log_probabilities[0].shape[1])
+    padded = "" if widths[0] == widths[1] else f"compared on the {min(widths):,} tokens that both have"
     return Verification(
         path=path,
         runtime=shipped.name,
@@ -141,7 +161,7 @@ def verify(
         max_kl=max_kl,
         min_top1=min_top1,
         passed=mean <= max_kl and top1 >= min_top1,
-        note=note,
+        note="; ".join(filter(None, (note, padded))),
     )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.errors import FinetuneError, Problem, missing_extra, nearest
 from finetune.models.faults import first_line, remedy, require_all_weights, unreadable
 from finetune.models.gguf import dequantised_folder
+from finetune.models.published import as_published
 from finetune.recipe.schema import Method, ModelSection, QloraMethod
 from finetune.rundir import file_hash
 
@@ -229,6 +230,9 @@ def load_tokenizer(base: Base, *, conversations: bool = True) -> tuple[PreTraine
             fix="set eos_token in tokenizer_config.json",
         )
     notes = []
+    if as_published(tokenizer, base):
+        what = "transformers splits text that begins with a space otherwise than tokenizer.json; the file's rules hold"
+        notes.append(Problem(base.where, what, severity="note"))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
         notes.append(

@@ -7,25 +7,16 @@ any other model.
 from __future__ import annotations
 
 import importlib.util
-import os
 import struct
 from pathlib import Path
 
 from finetune.errors import FinetuneError, missing_extra
-from finetune.hardware import require_disk
+from finetune.hardware import cache_folder, require_disk
 from finetune.models.faults import first_line, require_all_weights, unreadable
 from finetune.rundir import staged_folder
 
 # Raised when what is written into the folder changes, so that older folders are not taken.
 LAYOUT = 1
-
-
-def cache_folder() -> Path:
-    """Return where finetune keeps what it can make again: `FINETUNE_CACHE`, else the user's cache folder."""
-    own = os.environ.get("FINETUNE_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune"
 
 
 def dequantised_folder(file: Path, digest: str) -> Path:

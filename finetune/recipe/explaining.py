@@ -56,9 +56,12 @@ def _settings(section: Section, prefix: str) -> Iterator[tuple[str, Any, FieldIn
         path, value, field = f"{prefix}{name}", getattr(section, name), type(section).model_fields[name]
         if isinstance(value, Section):
             yield from _settings(value, f"{path}.")
-        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+        elif isinstance(value, tuple) and any(isinstance(item, Section) for item in value):
             for number, item in enumerate(value):
-                yield from _settings(item, f"{path}.{number}.")
+                if isinstance(item, Section):
+                    yield from _settings(item, f"{path}.{number}.")
+                else:
+                    yield f"{path}.{number}", item, field
         else:
             yield path, value, field
 
@@ -153,14 +156,17 @@ def _reference_of(path: str, field: FieldInfo) -> Iterator[str]:
     classes = sections(field.annotation) or sections(item_type(field.annotation))
     yield from ("", f"## `{path}`", "", field.description or "")
     if not sections(field.annotation):
-        yield f"A list; default `{_as_flow(field.get_default(call_default_factory=True))}`. The keys of each item:"
+        default = "" if field.is_required() else _as_flow(field.get_default(call_default_factory=True))
+        yield f"A list; default `{default}`. The keys of each item:" if default else "Keys of a mapping in its list:"
     if len(classes) > 1:
         yield from ("", *(f"- `kind: {kind}`: {inspect.getdoc(one)}" for kind, one in kinds(classes).items()))
     yield from ("", "| key | type | default | meaning |", "|---|---|---|---|")
     inside: dict[str, FieldInfo] = {}
     for name, owners in _keys_of(classes).items():
         inner = owners[0].model_fields[name]
-        if sections(inner.annotation):
+        item = sections(item_type(inner.annotation))
+        told = [item_type(other.annotation) for other in inside.values()]
+        if sections(inner.annotation) or (item and item_type(inner.annotation) not in told):
             inside[name] = inner
         only = f" ({', '.join(kinds(owners))})" if len(owners) < len(classes) else ""
         meaning = (inner.description or KIND).replace("|", "\\|")
@@ -185,7 +191,7 @@ def _type_of(name: str, field: FieldInfo, classes: tuple[type[Section], ...]) ->
 def _default_of(name: str, field: FieldInfo, parent: FieldInfo) -> str:
     if name == "kind" and parent.discriminator:
         return f"`{parent.get_default(call_default_factory=True).kind}`"
-    if field.is_required():
+    if field.is_required() or (name == "kind" and len(kinds(sections(item_type(parent.annotation)))) > 1):
         return "required"
     value = field.get_default(call_default_factory=True)
     if value is None:

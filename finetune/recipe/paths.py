@@ -6,9 +6,11 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from finetune.errors import Problem, nearest
+from finetune.recipe.data_names import split_name
 from finetune.recipe.tree import Path, Tree, dotted
 
 DATA_KEYS: tuple[Path, ...] = (("data", "train"), ("data", "validation"), ("data", "test"))
@@ -30,15 +32,18 @@ def resolve_paths(tree: Tree) -> None:
             section = section.get(step) if isinstance(section, dict) else None
         if not isinstance(section, dict) or key[-1] not in section:
             continue
-        value, name = section[key[-1]], key[-1]
-        if isinstance(value, str):
-            section[name] = _absolute(key, value, tree.source(key).folder)
-        elif isinstance(value, list):
-            folders = [tree.source((*key, number)).folder for number in range(len(value))]
-            section[name] = [
-                _absolute(key, one, folder) if isinstance(one, str) else one
-                for one, folder in zip(value, folders, strict=True)
-            ]
+        section[key[-1]] = _resolved(key, section[key[-1]], key, tree)
+
+
+def _resolved(key: Path, value: Any, path: Path, tree: Tree) -> Any:
+    """Return the value of a key with its paths made absolute: text, a list, or the sources of a mixture in it."""
+    if isinstance(value, str):
+        return _absolute(key, value, tree.source(path).folder)
+    if isinstance(value, list):
+        return [_resolved(key, one, (*path, number), tree) for number, one in enumerate(value)]
+    if isinstance(value, dict) and "path" in value and key in DATA_KEYS:
+        return {**value, "path": _resolved(key, value["path"], (*path, "path"), tree)}
+    return value
 
 
 def is_hub_base(base: str) -> bool:
@@ -49,7 +54,8 @@ def is_hub_base(base: str) -> bool:
 def missing(values: Mapping[str, Any], where: Callable[[str], str]) -> list[Problem]:
     """Report every path among the (resolved) values that leads to no file; globs have to match at least one."""
     problems = []
-    for key, value in _paths(values):
+    for key, given in _paths(values):
+        value = split_name(given).path if key[:2] in DATA_KEYS else given
         if key == BASE_KEY and not os.path.isabs(value):
             continue
         if value.startswith("hub:") or _exists(value) or (key[:2] in DATA_KEYS and _matches(value)):
@@ -64,10 +70,18 @@ def _paths(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
         found: Any = values
         for step in key:
             found = found.get(step) if isinstance(found, Mapping) else None
-        if isinstance(found, str):
-            yield key, found
-        elif isinstance(found, (list, tuple)):
-            yield from (((*key, number), one) for number, one in enumerate(found) if isinstance(one, str))
+        yield from _texts(key, found)
+
+
+def _texts(path: Path, value: Any) -> Iterator[tuple[Path, str]]:
+    """Yield the texts of a value with the place of each: itself, a list's items, the paths of a mixture's sources."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from _texts((*path, number), one)
+    elif isinstance(value, Mapping) and "path" in value:
+        yield from _texts((*path, "path"), value["path"])
 
 
 def _absolute(key: Path, value: str, folder: str) -> str:
@@ -76,9 +90,12 @@ def _absolute(key: Path, value: str, folder: str) -> str:
     value = os.path.expanduser(value)
     if key == BASE_KEY and not _is_local_base(value, folder):
         return value
-    if key in DATA_KEYS and glob.has_magic(value) and not os.path.isabs(value):
+    if key[:2] not in DATA_KEYS:
+        return os.path.normpath(os.path.join(folder, value))
+    name = split_name(value, folder=folder)
+    if glob.has_magic(name.path) and not os.path.isabs(name.path):
         folder = glob.escape(folder)
-    return os.path.normpath(os.path.join(folder, value))
+    return str(replace(name, path=os.path.normpath(os.path.join(folder, name.path))))
 
 
 def _is_local_base(value: str, folder: str) -> bool:

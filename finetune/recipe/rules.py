@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 from finetune.errors import Problem
 from finetune.recipe.paths import is_hub_base, missing
-from finetune.recipe.schema import PretrainObjective, QloraMethod, Recipe, Section
+from finetune.recipe.schema import (
+    DataSection,
+    MergedExport,
+    PretrainObjective,
+    QloraMethod,
+    Recipe,
+    Section,
+    SourceSection,
+)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -94,25 +102,67 @@ def flash_attention_needs_half(recipe: Recipe) -> Iterator[Finding]:
 # ----------------------------------------------------------------------------------------------------------- data
 
 
+_INSTRUCTED = ("classification", "multi_label", "multiple_choice", "tags")
+_RAW = ("text", "completion")
+
+
+def readings(data: DataSection, sets: tuple[str, ...] = ("train", "validation", "test")) -> Iterator[_Reading]:
+    """Yield each place that says how rows read: the whole section, then the sources of mixtures.
+
+    A setting of the whole section holds for the sources that do not say it themselves, so that in a mixture it may be
+    meant for one of them: those settings are judged with the sources.
+    """
+    lists = {name: getattr(data, name) for name in sets}
+    sources = [
+        (f"data.{name}.{number}", one)
+        for name, given in lists.items()
+        if isinstance(given, tuple)
+        for number, one in enumerate(given)
+        if isinstance(one, SourceSection)
+    ]
+    if not sources:
+        yield "data", data
+    yield from sources
+
+
+_Reading = tuple[str, DataSection | SourceSection]
+
+
 def template_and_format(recipe: Recipe) -> Iterator[Finding]:
-    """`data.template` and `format: template` go together."""
-    data = recipe.data
-    if data.template is not None and data.format != "template":
-        what = f"data.template has no effect with format: {data.format}"
-        yield Finding("data.template", what, "write format: template, or remove data.template")
-    if data.template is None and data.format == "template":
-        fix = "write data.template with prompt and completion"
-        yield Finding("data.format", "format: template needs data.template", fix)
+    """A template and `format: template` go together."""
+    for key, one in readings(recipe.data):
+        template = one.template or recipe.data.template
+        form = one.format if "format" in one.model_fields_set else recipe.data.format
+        if one.template is not None and form != "template":
+            what = f"{key}.template has no effect with format: {form}"
+            yield Finding(f"{key}.template", what, f"write format: template, or remove {key}.template", ("data",))
+        if template is None and form == "template":
+            fix = f"write {key}.template with prompt and completion"
+            yield Finding(f"{key}.format", "format: template needs " + f"{key}.template", fix, ("data",))
 
 
-def settings_of_classification(recipe: Recipe) -> Iterator[Finding]:
-    """Some settings speak of labels, which only classification has."""
-    if recipe.data.format in ("auto", "classification"):
-        return
-    for key in ("data.instruction", "data.sample.per_label"):
-        if is_set(recipe, key):
-            what = f"{key} has no effect with format: {recipe.data.format}"
-            yield Finding(key, what, f"write format: classification, or remove {key}")
+def settings_of_formats(recipe: Recipe) -> Iterator[Finding]:
+    """Some settings speak of what only some formats have: a text put before, labels, choices."""
+    for key, one in readings(recipe.data):
+        form = one.format if "format" in one.model_fields_set else recipe.data.format
+        for name, formats in (
+            ("instruction", _INSTRUCTED),
+            ("answer_is", ("multiple_choice",)),
+            ("sample.per_label", ("classification",)),
+        ):
+            written = name in one.model_fields_set if "." not in name else is_set(recipe, f"data.{name}")
+            if form == "auto" or not written or form in formats or (key != "data" and "." in name):
+                continue
+            what = f"{key}.{name} has no effect with format: {form}"
+            yield Finding(f"{key}.{name}", what, f"write format: {formats[0]}, or remove {key}.{name}", ("data",))
+
+
+def weights_are_for_training(recipe: Recipe) -> Iterator[Finding]:
+    """Only rows that are learned are drawn; those of a verdict count once each."""
+    for key, one in readings(recipe.data, ("validation", "test")):
+        if isinstance(one, SourceSection) and one.weight != 1:
+            what = f"{key}.weight has no effect: only training rows are drawn"
+            yield Finding(f"{key}.weight", what, "remove it", ("data",))
 
 
 def split_of_given_files(recipe: Recipe) -> Iterator[Finding]:
@@ -144,9 +194,26 @@ def split_leaves_rows(recipe: Recipe) -> Iterator[Finding]:
 def sample_seed_needs_sample(recipe: Recipe) -> Iterator[Finding]:
     """Without a draw there is nothing to seed."""
     sample = recipe.data.sample
-    if is_set(recipe, "data.sample.seed") and sample.rows is None and sample.per_label is None:
+    shares = any(isinstance(one, SourceSection) and one.weight % 1 for _, one in readings(recipe.data, ("train",)))
+    if is_set(recipe, "data.sample.seed") and sample.rows is None and sample.per_label is None and not shares:
         what = "data.sample.seed has no effect: all rows are used"
         yield Finding("data.sample.seed", what, "set data.sample.rows or data.sample.per_label, or remove it")
+
+
+def checks_agree(recipe: Recipe) -> Iterator[Finding]:
+    """A kind of finding cannot refuse the run and not be looked for."""
+    checks = recipe.data.checks
+    for kind in sorted(set(checks.error) & set(checks.ignore)):
+        what = f"data.checks.error has no effect on {kind!r}: data.checks.ignore names it too"
+        yield Finding("data.checks.error", what, "remove it from one of the two")
+
+
+def lengths_can_refuse(recipe: Recipe) -> Iterator[Finding]:
+    """Rows that are too long refuse the run by themselves unless they are cut or left out."""
+    if "over_long" in (*recipe.data.checks.error, *recipe.data.checks.ignore) and recipe.data.overlong == "error":
+        key = "data.checks.error" if "over_long" in recipe.data.checks.error else "data.checks.ignore"
+        what = f"{key} has no effect on 'over_long': data.overlong: error refuses such rows"
+        yield Finding(key, what, "remove it, or set data.overlong to truncate_prompt or drop", ("data",))
 
 
 # ------------------------------------------------------------------------------------------------------ objective
@@ -154,8 +221,9 @@ def sample_seed_needs_sample(recipe: Recipe) -> Iterator[Finding]:
 
 def raw_text_is_pretrained(recipe: Recipe) -> Iterator[Finding]:
     """Raw text has no answers to learn."""
-    if recipe.data.format == "text" and not isinstance(recipe.objective, PretrainObjective):
-        what = f"format: text has no answers, which objective {recipe.objective.kind} learns"
+    forms = [one.format for _, one in readings(recipe.data, ("train",))]
+    if all(form in _RAW for form in forms) and not isinstance(recipe.objective, PretrainObjective):
+        what = f"format: {forms[0]} has no answers, which objective {recipe.objective.kind} learns"
         yield Finding("data.format", what, "write objective: {kind: pretrain}", ("objective",))
 
 
@@ -163,10 +231,11 @@ def pretraining_has_no_chat(recipe: Recipe) -> Iterator[Finding]:
     """Pretraining reads raw text and measures bits per byte; nothing that shapes a conversation applies."""
     if not isinstance(recipe.objective, PretrainObjective):
         return
-    if recipe.data.format not in ("auto", "text"):
-        what = f"objective pretrain learns raw text, not format: {recipe.data.format}"
-        fix = "write format: text, or objective: {kind: sft}"
-        yield Finding("data.format", what, fix, ("objective",))
+    for place, one in readings(recipe.data, ("train",)):
+        if one.format not in ("auto", *_RAW):
+            what = f"objective pretrain learns raw text, not format: {one.format}"
+            fix = "write format: text, or objective: {kind: sft}"
+            yield Finding(f"{place}.format", what, fix, ("objective",))
     for key in ("data.system", "model.chat_template"):
         if is_set(recipe, key):
             what = f"{key} has no effect with objective pretrain: raw text has no turns"
@@ -220,10 +289,27 @@ def settings_of_scorers(recipe: Recipe) -> Iterator[Finding]:
     if recipe.evaluate.fields and scorer not in ("auto", "json_fields"):
         what = f"evaluate.fields has no effect with scorer: {scorer}"
         yield Finding("evaluate.fields", what, "write scorer: json_fields, or remove evaluate.fields")
+    if recipe.evaluate.allow_code_execution and scorer != "tests":
+        what = f"evaluate.allow_code_execution has no effect with scorer: {scorer}"
+        yield Finding("evaluate.allow_code_execution", what, "write scorer: tests, or remove it")
     no_answers = scorer == "bits_per_byte" or isinstance(recipe.objective, PretrainObjective)
     if is_set(recipe, "evaluate.max_new_tokens") and no_answers:
         what = "evaluate.max_new_tokens has no effect: bits_per_byte writes no answers"
         yield Finding("evaluate.max_new_tokens", what, "remove it", ("objective",))
+
+
+# --------------------------------------------------------------------------------------------------------- export
+
+
+def exports_differ(recipe: Recipe) -> Iterator[Finding]:
+    """Two entries that make the same file would overwrite each other."""
+    seen: dict[tuple[str, str], int] = {}
+    for number, section in enumerate(recipe.export):
+        form = section.dtype if isinstance(section, MergedExport) else section.quantization
+        first = seen.setdefault((section.kind, form), number)
+        if first != number:
+            what = f"export.{number} makes the same file as export.{first}: {section.kind} in {form}"
+            yield Finding(f"export.{number}", what, "remove one of the two")
 
 
 RULES: tuple[Rule, ...] = (
@@ -231,14 +317,18 @@ RULES: tuple[Rule, ...] = (
     revision_needs_hub,
     flash_attention_needs_half,
     template_and_format,
-    settings_of_classification,
+    settings_of_formats,
+    weights_are_for_training,
     split_of_given_files,
     split_leaves_rows,
     sample_seed_needs_sample,
+    checks_agree,
+    lengths_can_refuse,
     raw_text_is_pretrained,
     pretraining_has_no_chat,
     double_quantization_is_nf4,
     steps_or_epochs,
     looks_need_validation,
     settings_of_scorers,
+    exports_differ,
 )

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
+
+from finetune.recipe.exports import Export as Export
+from finetune.recipe.exports import GgufExport as GgufExport
+from finetune.recipe.exports import MergedExport as MergedExport
+from finetune.recipe.exports import OllamaExport as OllamaExport
+from finetune.recipe.scoring import EvaluateSection as EvaluateSection
+from finetune.recipe.scoring import ScorerName as ScorerName
+from finetune.recipe.section import Section as Section
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 DType = Literal["auto", "float32", "bfloat16"]
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and closed against unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------------------- model
@@ -90,32 +92,103 @@ class TemplateSection(Section):
     completion: str = Field(description="Jinja text of the answer that is learned, e.g. `{{ answer }}`.")
 
 
+FindingKind = Literal[
+    "leaks", "contained_texts", "duplicates", "near_duplicates", "conflicting_labels", "label_typos", "rare_labels",
+    "label_imbalance", "empty_answers", "refusals", "repeated_answers", "languages", "encoding", "homoglyphs",
+    "over_long", "chat_markers",
+]  # fmt: skip
+
+
+class ChecksSection(Section):
+    """What is looked for in the rows before they are learned, and what a finding means for the run."""
+
+    personal_data: Literal["count", "mask", "error", "ignore"] = Field(
+        "count",
+        description="E-mail addresses, phone and account numbers and the like: counted by kind, replaced by "
+        "placeholders such as `[EMAIL_1]` before rows are divided, refused, or not looked for. Names have no shape and "
+        "are never found.",
+    )
+    error: tuple[FindingKind, ...] = Field((), description="Kinds of findings that refuse the run.")
+    ignore: tuple[FindingKind, ...] = Field((), description="Kinds of findings that are not looked for.")
+
+
+BenchmarkName = Literal[
+    "pubmedqa", "medmcqa", "medquad", "mts_dialog", "mmlu", "tatqa", "banking77", "clinc", "legalbench", "spider",
+    "gsm8k", "mbpp", "humaneval", "sgd", "hh_rlhf", "self_instruct",
+]  # fmt: skip
 DataFormat = Literal[
-    "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text", "classification", "template"
-]
+    "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "qa", "multiple_choice", "classification",
+    "multi_label", "tags", "preference", "kto", "text", "completion", "template", BenchmarkName,
+]  # fmt: skip
+AnswerIs = Literal["auto", "letter", "index_0", "index_1", "text"]
+Header = Literal["auto"] | bool
+FORMAT = (
+    "How rows read; `auto` recognises it from the columns and says why. Turns: messages (OpenAI's, tools included) and "
+    "sharegpt. One question: alpaca, prompt_completion, qa (with a context) and multiple_choice. Labels: "
+    "classification, multi_label and tags (BIO; the answer is a JSON list of entities). Judged answers: preference and "
+    "kto, of which sft learns the good ones. Raw text, learned whole: text, and completion for one without a prompt. "
+    "template: written by the recipe. A benchmark's name takes its own files, prompt and official split "
+    "(docs/benchmarks.md)."
+)
+COLUMNS = "Which column plays which role, e.g. `{text: body, label: queue}`, where the names are not usual."
+TEMPLATE = "Prompt and answer as Jinja, for `format: template`."
+SYSTEM = "System prompt put before every conversation that has none of its own."
+INSTRUCTION = (
+    "Text put before each row's text in the formats classification, multi_label, multiple_choice and tags; the default "
+    "names the labels."
+)
+ANSWER_IS = (
+    "How the answer of `format: multiple_choice` names its choice: by letter, by number from 0 or from 1, or by the "
+    "choice's text. `auto` decides over all rows and refuses to guess."
+)
+
+HEADER = (
+    "Whether the first line of a CSV or TSV names its columns; without it they are column_1, column_2 and so on. "
+    "`auto` takes it for a row where one of its values occurs again further down in the same column, and says so."
+)
+
+
+class SourceSection(Section):
+    """One part of a mixture, in a list under `data.train`. What it does not say is taken from `data`."""
+
+    path: str | tuple[str, ...] = Field(description="File, folder, glob, list of either, or hub dataset id.")
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="How often its training rows enter: 0.5 takes half of them, drawn at random, and 2 each twice.",
+    )
+    format: DataFormat = Field("auto", description=FORMAT)
+    columns: dict[str, str] = Field(default_factory=dict, description=COLUMNS)
+    template: TemplateSection | None = Field(None, description=TEMPLATE)
+    system: str | None = Field(None, description=SYSTEM)
+    instruction: str | None = Field(None, description=INSTRUCTION)
+    answer_is: AnswerIs = Field("auto", description=ANSWER_IS)
+    header: Header = Field("auto", description=HEADER)
 
 
 class DataSection(Section):
     """The corpus: where it is, how it reads, how it is split and what is cut."""
 
-    train: str | tuple[str, ...] = Field(
-        description="File, glob, list of either, or hub dataset id (`hub:OWNER/NAME`). JSON, JSON Lines, CSV, TSV "
-        "and Parquet, plain or `.gz`."
+    train: str | tuple[str | SourceSection, ...] = Field(
+        description="File, folder, glob, list of these, or hub dataset id (`hub:OWNER/NAME`). JSON, JSON Lines, CSV, "
+        "TSV, Parquet, Arrow, XML and documents, plain, in a `.zip`, or packed as `.gz`, `.bz2`, `.xz` or `.zst`. "
+        "`FILE.json::/data/rows` says where in a file the rows are, `ARCHIVE.zip!MEMBER` names one file of an archive, "
+        "and `#500` at the end draws so many rows. A list with mappings among its items is a mixture: each item is a "
+        "source that is recognised on its own."
     )
-    validation: str | tuple[str, ...] | None = Field(None, description="Rows for choosing the best checkpoint.")
-    test: str | tuple[str, ...] | None = Field(None, description="Rows for the verdict; never trained on.")
-    format: DataFormat = Field("auto", description="How rows read; `auto` recognises it from the columns and says why.")
-    columns: dict[str, str] = Field(
-        default_factory=dict,
-        description="Which column plays which role, e.g. `{text: body, label: queue}`, where the names are not usual.",
+    validation: str | tuple[str | SourceSection, ...] | None = Field(
+        None, description="Rows for choosing the best checkpoint."
     )
-    template: TemplateSection | None = Field(None, description="Prompt and answer as Jinja, for `format: template`.")
-    system: str | None = Field(
-        None, description="System prompt put before every conversation that has none of its own."
+    test: str | tuple[str | SourceSection, ...] | None = Field(
+        None, description="Rows for the verdict; never trained on."
     )
-    instruction: str | None = Field(
-        None, description="Text put before each row's text in `format: classification`; the default names the labels."
-    )
+    format: DataFormat = Field("auto", description=FORMAT)
+    columns: dict[str, str] = Field(default_factory=dict, description=COLUMNS)
+    template: TemplateSection | None = Field(None, description=TEMPLATE)
+    system: str | None = Field(None, description=SYSTEM)
+    instruction: str | None = Field(None, description=INSTRUCTION)
+    answer_is: AnswerIs = Field("auto", description=ANSWER_IS)
+    header: Header = Field("auto", description=HEADER)
     split: SplitSection = Field(default_factory=SplitSection, description="Division into train, validation and test.")
     sample: SampleSection = Field(default_factory=SampleSection, description="Train on a part of the rows.")
     max_length: int = Field(1024, ge=8, description="Longest row in tokens, prompt and answer together.")
@@ -124,6 +197,9 @@ class DataSection(Section):
         description="What to do with longer rows: refuse the run, cut the longest user turn from its start (the "
         "answer is never cut), or drop the row. Either is counted in the certificate. Raw text is cut into pieces "
         "instead, and nothing of it is lost.",
+    )
+    checks: ChecksSection = Field(
+        default_factory=ChecksSection, description="What is looked for in the rows, and what a finding means."
     )
     on_bad_row: Literal["error", "drop"] = Field(
         "error", description="What to do with rows that cannot be read as the format says; drops are counted by reason."
@@ -237,55 +313,7 @@ class TrainSection(Section):
     )
 
 
-# ------------------------------------------------------------------------------------------------------- evaluate
-
-ScorerName = Literal["auto", "exact", "label", "number", "contains", "json_fields", "token_f1", "bits_per_byte"]
-
-
-class EvaluateSection(Section):
-    """How the tuned model is compared with its base on the held-out test rows."""
-
-    scorer: ScorerName = Field(
-        "auto",
-        description="What counts as right. `auto`: label for classification, json_fields where all answers are JSON "
-        "objects, bits_per_byte for raw text, exact for short answers, token_f1 for the rest.",
-    )
-    fields: tuple[str, ...] = Field(
-        (), description="Fields that json_fields compares; empty means all of the reference's."
-    )
-    max_items: int | None = Field(None, gt=0, description="At most this many test rows, drawn at random.")
-    max_new_tokens: int | None = Field(
-        None, gt=0, description="Longest answer; unset means a quarter more than the longest reference."
-    )
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the intervals and of the verdict.")
-    require: Literal["better", "not_worse", "nothing"] = Field(
-        "not_worse", description="Which verdict lets the command end with exit code 0; others end with 3."
-    )
-
-
-# --------------------------------------------------------------------------------------------- export, track, run
-
-
-class MergedExport(Section):
-    """The adapter folded into the base: a plain safetensors folder."""
-
-    kind: Literal["merged"] = "merged"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format of the file; `auto` means that of `model.dtype`."
-    )
-    max_kl: float | None = Field(
-        None,
-        gt=0,
-        description="Verification bound: mean KL divergence, in nats, from the trained model's predictions; unset "
-        "means 1e-5 for float32, 1e-4 for float16, 2e-3 for bfloat16.",
-    )
-    min_top1: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Verification bound: share of positions where both predict the same token; unset means 0.999 for "
-        "float32, 0.995 for float16, 0.97 for bfloat16.",
-    )
+# ----------------------------------------------------------------------------------------------------- track, run
 
 
 class WandbTracker(Section):
@@ -323,7 +351,7 @@ class Recipe(Section):
     method: Method = Field(default_factory=LoraMethod, description="Which weights learn.")
     train: TrainSection = Field(default_factory=TrainSection, description="How long, how fast, in what portions.")
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection, description="Tuned against base.")
-    export: tuple[MergedExport, ...] = Field((MergedExport(),), description="Files to ship, each one verified.")
+    export: tuple[Export, ...] = Field((MergedExport(),), description="Files to ship, each one verified.")
     track: TrackSection = Field(default_factory=TrackSection, description="Experiment trackers.")
     run: RunSection = Field(default_factory=RunSection, description="Name, folder and seed of the run.")
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

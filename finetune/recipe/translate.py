@@ -79,6 +79,9 @@ def _locate(loc: Sequence[str | int]) -> _Spot:
     chosen: type[Section] | None = None
     for step in loc:
         choices = sections(spot.annotation)
+        branches = {getattr(one, "__name__", "") for one in members(spot.annotation)}
+        if len(branches) > 1 and len(choices) < 2 and step in branches:
+            continue
         if len(choices) > 1 and chosen is None:
             chosen = kinds(choices)[str(step)]
         elif choices:

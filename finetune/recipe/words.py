@@ -91,9 +91,13 @@ def _accepts_one(kind: Any) -> str:
 
 
 def _plural(kind: Any) -> str:
-    if sections(kind):
-        return "mappings"
-    return {str: "texts", int: "whole numbers", float: "numbers"}[kind]
+    return " or ".join(dict.fromkeys(_plural_of_one(one) for one in members(kind)))
+
+
+def _plural_of_one(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return or_list(str(choice) for choice in get_args(kind))
+    return "mappings" if sections(kind) else {str: "texts", int: "whole numbers", float: "numbers"}[kind]
 
 
 def _range(metadata: Iterable[Any]) -> str:

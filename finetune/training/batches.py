@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import datasets
 import numpy as np
@@ -53,7 +53,7 @@ def lay_out(lengths: Sequence[int], *, limit: int, packing: bool) -> list[list[i
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     if not packing:
         return _of_like_length(order, lengths, limit)
-    tight = _best_fit(order, lengths, limit)
+    tight = best_fit(lengths, limit)
     even = _evenly(order, lengths, len(tight))
     fits = all(len(rows) == 1 or sum(lengths[row] for row in rows) <= limit for rows in even)
     return even if fits else tight
@@ -70,18 +70,34 @@ def _of_like_length(order: Sequence[int], lengths: Sequence[int], limit: int) ->
     return bins
 
 
-def _best_fit(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
+def best_fit(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Pack rows into bins of `limit` tokens: the longest first, each where it leaves least room (best-fit decreasing).
+
+    Of bins with equal room the first is taken. A row longer than `limit` gets a bin of its own. It never takes more
+    than 11/9 of the bins that are needed, plus four (Johnson 1973); a row costs a few operations.
+
+    Returns:
+        Positions in `lengths`, one list a bin.
+    """
     bins: list[list[int]] = []
-    room: list[int] = []
-    for row in order:
-        fitting = [(space, index) for index, space in enumerate(room) if space >= lengths[row]]
+    waiting: dict[int, list[int]] = {}
+    rooms = 0  # bit n is set where a bin has room for n tokens
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        length = lengths[row]
+        fitting = rooms >> length
         if fitting:
-            index = min(fitting)[1]
-            bins[index].append(row)
-            room[index] -= lengths[row]
+            room = length + (fitting & -fitting).bit_length() - 1
+            index = heapq.heappop(waiting[room])
+            if not waiting[room]:
+                rooms ^= 1 << room
         else:
-            bins.append([row])
-            room.append(limit - lengths[row])
+            room, index = limit, len(bins)
+            bins.append([])
+        bins[index].append(row)
+        left = room - length
+        if left >= 0:
+            heapq.heappush(waiting.setdefault(left, []), index)
+            rooms |= 1 << left
     return bins
 
 
@@ -111,16 +127,13 @@ class StepCollator:
         self.packing = packing
         self.pad_id = pad_id
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> StepBatch:
-        """Lay out the rows of a step.
-
-        Args:
-            rows: items of a `row_dataset`.
-        """
-        return self.lay_out([token_row(row) for row in rows])
+    def __call__(self, rows: Sequence[TokenRow]) -> StepBatch:
+        """Lay out the rows of a step, as the data loader has them from a `RowDataset`."""
+        return self.lay_out(rows)
 
     def lay_out(self, token_rows: Sequence[TokenRow]) -> StepBatch:
         """Divide rows among micro-batches."""
+        token_rows = list(token_rows)
         lengths = [len(row) for row in token_rows]
         make = _packed if self.packing else self._padded
         micro_batches = [
@@ -155,16 +168,24 @@ def _packed(rows: Sequence[TokenRow]) -> MicroBatch:
     return {"inputs": inputs, "targets": torch.from_numpy(targets)[None], "lengths": [len(row) for row in rows]}
 
 
-def row_dataset(rows: Sequence[TokenRow]) -> datasets.Dataset:
-    """Return rows as the dataset that TRL's trainer insists on; `token_row` turns an item back into a row."""
+class RowDataset(torch.utils.data.Dataset[TokenRow]):
+    """Rows as torch's data loader reads them: one after another, from wherever they lie."""
+
+    def __init__(self, rows: Sequence[TokenRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> TokenRow:
+        return self._rows[index]
+
+
+def first_row(rows: Sequence[TokenRow]) -> datasets.Dataset:
+    """Return the first row as a dataset of the kind that TRL's trainer insists on being built with."""
     columns = {
-        "id": [row.id for row in rows],
-        "input_ids": [row.input_ids for row in rows],
-        "trained": [row.trained for row in rows],
+        "id": [row.id for row in rows[:1]],
+        "input_ids": [row.input_ids for row in rows[:1]],
+        "trained": [row.trained for row in rows[:1]],
     }
     return datasets.Dataset.from_dict(columns).with_format("numpy")
-
-
-def token_row(item: dict[str, Any]) -> TokenRow:
-    """Return the row of a dataset's item."""
-    return TokenRow(str(item["id"]), item["input_ids"], item["trained"])

@@ -17,9 +17,12 @@ from finetune.data.rows import TokenRow
 from finetune.errors import FinetuneError
 from finetune.training import checkpoints
 from finetune.training.attention import row_bounds
-from finetune.training.batches import MicroBatch, StepBatch, StepCollator, row_dataset
+from finetune.training.batches import MicroBatch, RowDataset, StepBatch, StepCollator, first_row
 from finetune.training.callbacks import Meter
 from finetune.training.loss import backbone, head_is_plain, softcap, trained_token_loss
+
+# Validation rows that are laid out together
+_AT_ONCE = 1024
 
 
 class RowTrainer(SFTTrainer):  # type: ignore[misc]
@@ -44,7 +47,8 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
         **trainer: Any,
     ) -> None:
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        super().__init__(model=model, train_dataset=row_dataset(rows), data_collator=collator, **trainer)
+        super().__init__(model=model, train_dataset=first_row(rows), data_collator=collator, **trainer)
+        self.train_dataset = RowDataset(rows)
         self.remove_callback(PrinterCallback)
         for parameter in learning:
             # TRL narrows what learns on a quantised base to bfloat16, where small updates are lost
@@ -114,10 +118,13 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return and log the mean loss per trained token over all validation rows."""
         self.model.eval()
-        batch = self.collator.lay_out(self.validation)
-        with torch.no_grad():
-            losses = [self.summed_loss(micro_batch) for micro_batch in batch["micro_batches"]]
-        metrics = {"eval_loss": float(sum(losses)) / max(1, batch["trained_tokens"])}
+        total, trained = 0.0, 0
+        for first in range(0, len(self.validation), _AT_ONCE):
+            batch = self.collator.lay_out(self.validation[first : first + _AT_ONCE])
+            trained += batch["trained_tokens"]
+            with torch.no_grad():
+                total += float(sum(self.summed_loss(micro_batch) for micro_batch in batch["micro_batches"]))
+        metrics = {"eval_loss": total / max(1, trained)}
         self.log(dict(metrics))
         handler: Any = self.callback_handler
         control: Any = vars(self)["control"]

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.data.chat import ChatEncoder, encode_text
-from finetune.data.prepare import Prepared, bad_row_problems, prepare, read_corpus
+from finetune.data.corpus import read_corpus
+from finetune.data.mixtures import bad_row_problems
+from finetune.data.prepare import Prepared, prepare
 from finetune.data.rows import Message, Origin, Rejected, TokenRow
 from finetune.errors import FinetuneError
 from finetune.recipe import Recipe
@@ -146,7 +148,8 @@ def test_prompts_too_long_lose_their_start_and_answers_nothing(tmp_path: Path) -
         assert len(row) <= 64
         assert text_of(row, trained=True) == text_of(uncut, trained=True)
     assert len(found.train[1]) > 56
-    (note,) = found.certificate.problems
+    note, told = found.certificate.problems
+    assert told.what.startswith("3 rows longer than max_length 64: 1 are left out and of 2 the prompt is cut")
     assert (note.severity, note.what) == ("note", "2 rows had their prompt cut from its start to fit max_length")
 
 

@@ -1,16 +1,21 @@
 """Reading: exact lines, every bad row named, every bad file named at once."""
 
+import gc
 import gzip
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from finetune.data.rows import Rejected
 from finetune.data.sources import Source, read_rows, read_text
+from finetune.data.store import Store
 from finetune.errors import FinetuneError, Problem
 
 SHARED = Path(os.environ.get("FINETUNE_SHARED", Path(__file__).parents[3] / "shared")) / "datasets"
@@ -257,13 +262,13 @@ def test_globs_lists_and_containers(tmp_path: Path) -> None:
 
 def test_all_file_problems_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    write(tmp_path / "folder" / "x.csv", "a\n1\n")
+    write(tmp_path / "folder" / "x.png", b"\x89PNG")
     write(tmp_path / "train.jsonl", '{"a": 1}\n')
     os.mkfifo(tmp_path / "pipe.jsonl")
     names = {
         "trian.jsonl": "no such file: ",
         "none/x.jsonl": "no such file: ",
-        "folder": "is a folder",
+        "folder": "holds nothing to learn from (x.png: no known kind of data)",
         "pipe.jsonl": "is no regular file",
         write(tmp_path / "empty.jsonl", " \n"): "the file is empty",
         write(tmp_path / "empty.parquet", ""): "the file is empty",
@@ -279,7 +284,7 @@ def test_all_file_problems_are_told_at_once(tmp_path: Path) -> None:
     fixes = {Path(name).name: problem.fix for name, problem in zip(by_glob_first, problems, strict=True)}
     assert fixes["trian.jsonl"] == f"did you mean {str(tmp_path / 'train.jsonl')!r}?"
     assert fixes["x.jsonl"] == f"the folder {str(tmp_path / 'none')!r} does not exist"
-    assert fixes["folder"] == f"name files, e.g. {str(tmp_path / 'folder' / '*.csv')!r}"
+    assert fixes["folder"].startswith("rows are read from .json .jsonl .ndjson .csv")
     assert fixes["a.pkl"] == "a pickle runs code when it is opened; write the rows as JSON Lines"
 
 
@@ -365,6 +370,100 @@ def test_lines_of_real_rows_are_where_their_text_begins() -> None:
     assert all(lines[row.origin.line - 1].strip() == f'"{row.key}": {{' for row in read_rows(str(keyed)).rows)
 
 
-def test_a_table_without_header_is_refused() -> None:
-    (problem,) = refused(str(shared("mmlu_med/anatomy_test.csv")))
-    assert problem.fix == "put a line with the names of the columns first"
+# --------------------------------------------------------------------------------------------------------- draws
+
+
+def test_a_draw_is_said_and_counted(tmp_path: Path) -> None:
+    text = "".join(f'{{"a": {number}}}\n' for number in range(100)) + "{bad\n"
+    for name in ("a.jsonl", "b.jsonl"):
+        write(tmp_path / name, text)
+    source = read_rows(f"{tmp_path / 'a.jsonl'}#10")
+    again = read_rows(f"{tmp_path / 'a.jsonl'}#10")
+    assert (len(source.rows), source.left_out, len(source.rejected)) == (10, 90, 1)
+    assert [row.fields for row in source.rows] == [row.fields for row in again.rows]
+    assert lines_of(source) == sorted(lines_of(source))
+    (note,) = source.notes
+    assert str(note) == f"{tmp_path / 'a.jsonl'}#10: 10 of 100 rows drawn at random (seed 0)"
+    larger = read_rows(f"{tmp_path / 'a.jsonl'}#20")
+    assert set(lines_of(source)) < set(lines_of(larger))
+    over_all = read_rows(f"{tmp_path / '*.jsonl'}#10")
+    assert (len(over_all.rows), over_all.left_out) == (10, 190)
+    assert {Path(row.origin.file).name for row in over_all.rows} == {"a.jsonl", "b.jsonl"}
+    both = read_rows([f"{tmp_path / 'a.jsonl'}#10", str(tmp_path / "b.jsonl")])
+    assert (len(both.rows), both.left_out) == (110, 90)
+
+
+def test_draws_of_too_few_and_of_none(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", '{"a": 1}\n{"a": 2}\n')
+    source = read_rows(f"{file}#5")
+    assert (len(source.rows), source.left_out) == (2, 0)
+    assert [(note.what, note.severity) for note in source.notes] == [
+        ("5 rows are asked for, and there are 2", "warning")
+    ]
+    (problem,) = refused(f"{file}#0", "recipe.yaml:3")
+    assert (problem.where, problem.what) == ("recipe.yaml:3", f"a draw of no rows: {f'{file}#0'!r}")
+    (problem,) = refused(f"{tmp_path / 'b.jsonl'}#5")
+    assert problem.what == f"no such file: {str(tmp_path / 'b.jsonl')!r}"
+
+
+def test_what_many_files_have_in_common_is_said_once(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path / f"{number}.xml", "<rows><row><a>1</a></row><row><a>2</a></row></rows>")
+    source = read_rows(str(tmp_path / "*.xml"))
+    assert len(source.rows) == 10
+    assert source.container == "XML, rows are <row> (5 files)"
+    (note,) = source.notes
+    assert note.where == f"{tmp_path / '0.xml'} and 4 more files"
+
+
+def test_large_files_do_not_stay_in_memory(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", "".join(f'{{"text": "{"word " * 200}", "n": {n}}}\n' for n in range(30_000)))
+    source = read_rows(file)
+    assert len(source.rows) == 30_000
+    assert source.rows[29_999].fields["n"] == 29_999
+    assert isinstance(source.rows, Store)
+    assert source.rows.on_disk
+
+
+MEASURED = """
+import resource, sys
+from finetune.data.sources import read_rows
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = read_rows(sys.argv[1]).rows
+print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz"])
+def test_lines_and_tables_are_read_as_streams(tmp_path: Path, name: str) -> None:
+    texts = [f"{number} " + "word " * 200 for number in range(120_000)]
+    lines = (f'{{"text": "{text}"}}\n' for text in texts) if "jsonl" in name else (f"{text},x\n" for text in texts)
+    content = ("" if "jsonl" in name else "text,label\n").encode() + "".join(lines).encode()
+    assert len(content) > 120_000_000
+    write(tmp_path / name, gzip.compress(content, 1) if name.endswith(".gz") else content)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path / name)], capture_output=True, text=True, check=True
+    )
+    rows, grown = map(int, done.stdout.split())
+    assert rows == 120_000
+    assert grown < 64 * 1024**2
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.parquet", "a.zip", "a.xml"])
+def test_reading_closes_what_it_opens(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
+    rows = {"a.jsonl": '{"a": 1}\n{"a": 2}\n', "a.csv": "a,b\n1,2\n", "a.xml": "<r><i><a>1</a></i><i><a>2</a></i></r>"}
+    if name == "a.parquet":
+        pa = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"a": [1]}), tmp_path / name)
+    elif name == "a.zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("a.csv", rows["a.csv"])
+    else:
+        content = rows[name.removesuffix(".gz")].encode()
+        write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    assert len(read_rows(str(tmp_path / name)).rows) >= 1
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn.list if warning.category is ResourceWarning] == []

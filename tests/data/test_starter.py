@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.prepare import read_corpus
+from finetune.data.corpus import read_corpus
 from finetune.data.starter import write_starter
 from finetune.errors import FinetuneError
 from finetune.recipe import PretrainObjective, load_recipe, problems
@@ -126,3 +126,72 @@ def test_data_that_cannot_be_used_write_nothing(tmp_path: Path, rows: list[str],
         write_starter(str(file), "OWNER/MODEL", tmp_path / "recipe.yaml")
     assert message in str(caught.value)
     assert not (tmp_path / "recipe.yaml").exists()
+
+
+def pairs(count: int) -> list[dict[str, object]]:
+    return [{"prompt": row["text"], "chosen": "Yes.", "rejected": "No."} for row in texts(count, 8)]
+
+
+def quiz(count: int) -> list[dict[str, object]]:
+    rows = texts(count, 8)
+    return [{"question": r["text"], "A": "x", "B": "y", "C": "z", "cop": n % 3 + 1} for n, r in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "form", "said"),
+    [
+        (pairs(12), "preference", "  columns: {chosen: chosen, prompt: prompt, rejected: rejected}\n"),
+        (
+            quiz(12),
+            "multiple_choice",
+            "# answers count the choices from 1 (1, 2, 3 over 12 rows)\n",
+        ),
+        (quiz(12), "multiple_choice", "  answer_is: index_1\n"),
+        ([{"completion": row["text"]} for row in texts(12)], "completion", "objective: {kind: pretrain}\n"),
+        (
+            [
+                {"tokens": (words := row["text"].split()), "tags": ["B-X", *["O"] * (len(words) - 1)]}
+                for row in texts(12, 8)
+            ],
+            "tags",
+            "  columns: {tags: tags, tokens: tokens}\n",
+        ),
+        (
+            [{"question": row["text"], "context": "c", "answer": ["a", "b"]} for row in texts(12)],
+            "qa",
+            "  format: qa\n",
+        ),
+        (
+            [row | {"label": number % 2 == 0} for number, row in enumerate(questions(30))],
+            "kto",
+            "  format: kto\n",
+        ),
+        (
+            [{"text": row["text"], "labels": [["a"], ["a", "b"]][n % 2]} for n, row in enumerate(texts(12))],
+            "multi_label",
+            "  columns: {labels: labels, text: text}\n",
+        ),
+    ],
+)
+def test_every_format_gets_a_recipe_that_reads_its_rows(
+    tmp_path: Path, rows: list[object], form: str, said: str
+) -> None:
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    target = tmp_path / "recipe.yaml"
+    write_starter(str(file), "OWNER/MODEL", target)
+    assert said in target.read_text(encoding="utf-8")
+    assert problems(target) == []
+    corpus = read_corpus(load_recipe(target))
+    assert corpus.recognition.format == form
+    assert len(corpus.division.train) > 5
+
+
+def test_a_benchmark_s_folder_gets_its_name(tmp_path: Path) -> None:
+    for split, count in (("train", 20), ("test", 4)):
+        found = [{"question": r["text"], "answer": f"So.\n#### {n}"} for n, r in enumerate(texts(count, 8, seed=count))]
+        write_lines(tmp_path / "math" / f"{split}.jsonl", found)
+    target = tmp_path / "recipe.yaml"
+    assert write_starter(str(tmp_path / "math"), "OWNER/MODEL", target).startswith("24 rows read as gsm8k (")
+    assert problems(target) == []
+    corpus = read_corpus(load_recipe(target))
+    assert (corpus.recognition.format, len(corpus.division.test)) == ("gsm8k", 4)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import FinetuneError
-from finetune.evaluation.facts import duration, proof_rows, score_rows
+from finetune.evaluation.facts import data_facts, duration, proof_rows, score_rows
 from finetune.evaluation.records import read_records
 from tests.run_records import finished_run, new_run, ticket_result, verification
 
@@ -28,6 +28,18 @@ def test_a_finished_run_is_read_whole(tmp_path: Path) -> None:
     assert data["Dropped"] == "empty answer: 2; the same row twice: 1"
     assert data["Tokens of the training rows"] == "163,204, of which 51,877 are learned (31.78 %)"
     assert data["Mask"] == "1,350 rows: found by marked contents"
+
+
+def test_findings_stand_among_the_facts_of_the_data(tmp_path: Path) -> None:
+    certificate = read_records(finished_run(tmp_path / "tickets"))["certificate"]
+    assert "Found in the rows" not in dict(data_facts(certificate))
+    found = [
+        {"kind": "leaks", "severity": "warning", "count": 1025},
+        {"kind": "languages", "severity": "note", "count": 3},
+    ]
+    facts = dict(data_facts({**certificate, "findings": found, "masked": {"email": 4, "phone": 1}}))
+    assert facts["Found in the rows"] == "leaks (warning): 1,025; languages (note): 3"
+    assert facts["Masked personal data"] == "email: 4; phone: 1"
 
 
 def test_what_is_not_there_is_empty(tmp_path: Path) -> None:

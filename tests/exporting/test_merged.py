@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from finetune import pipeline
 from finetune.errors import FinetuneError
+from finetune.exporting.bounds import FOLDERS
 from finetune.exporting.merge import round_stochastically
-from finetune.exporting.merged import BOUNDS
 from finetune.exporting.verify import Verification, observe, verify
 from finetune.models import folder_base, load_model
 from finetune.results import proof_rows
@@ -32,8 +32,8 @@ def proven(work: Run, folder: Path) -> Verification:
     trained = observe(work.tuned(), proof_rows(work.data), stop=work.data.stop)
     model = load_model(folder_base(folder), dtype=torch.float32, device="cpu").eval()
     shipped = TransformersRuntime(model, work.tokenizer, name="shipped")
-    kl, top1 = BOUNDS[torch.float32]
-    return verify(trained, shipped, path=str(folder), stop=work.data.stop, max_kl=kl, min_top1=top1)
+    usual = FOLDERS["float32"]
+    return verify(trained, shipped, path=str(folder), stop=work.data.stop, max_kl=usual.max_kl, min_top1=usual.min_top1)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from finetune.errors import FinetuneError
+from finetune.hardware import cache_folder
 from finetune.models import load_model, load_tokenizer, resolve_base
-from finetune.models.gguf import cache_folder
 from finetune.recipe.schema import ModelSection
 from finetune.rundir import file_hash
 from tests.tiny import CHATML, SPECIALS, tiny_model, tiny_tokenizer

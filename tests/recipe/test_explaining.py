@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from finetune.recipe import (
     FullMethod,
+    GgufExport,
+    MergedExport,
+    OllamaExport,
     Recipe,
     explain,
     json_schema,
@@ -21,9 +24,12 @@ from finetune.recipe import (
     to_yaml,
 )
 from finetune.recipe.names import all_keys
+from finetune.recipe.schema import SourceSection
 from finetune.recipe.tree import Source, read_yaml
 
 BASE: dict[str, Any] = {"model": {"base": "org/model"}, "data": {"train": "/rows.jsonl"}}
+
+EXPORTS = {f"export.{name}" for one in (MergedExport, GgufExport, OllamaExport) for name in one.model_fields}
 
 RECIPES: list[dict[str, Any]] = [
     {},
@@ -35,6 +41,7 @@ RECIPES: list[dict[str, Any]] = [
     {"data": {"train": "/a", "format": "template", "template": {"prompt": "{{ a }}", "completion": "{{ b }}"}}},
     {"objective": {"kind": "pretrain"}, "data": {"train": "/a", "format": "text"}},
     {"export": [{"kind": "merged", "dtype": "float16"}, {"kind": "merged"}], "track": {"wandb": {}}},
+    {"export": [{"kind": "gguf", "quantization": "q4_k_m", "task_items": 5}, {"kind": "ollama", "num_ctx": 512}]},
     {"export": []},
     {"model": {"base": "/m.gguf"}, "run": {"name": "2024", "seed": 7}},
 ]
@@ -97,7 +104,7 @@ def test_explain_names_every_setting_with_its_origin(tmp_path: Path) -> None:
     assert told["run.name"].origin == "the recipe's file name"
     assert all(one.description for one in told.values())
     leaves = {re.sub(r"\.\d+\b", "", one) for one in told}
-    assert leaves <= {*all_keys(), "export.kind", "export.dtype", "export.max_kl", "export.min_top1"}
+    assert leaves <= {*all_keys(), *EXPORTS}
     assert len(told) > 60
 
 
@@ -139,8 +146,9 @@ def test_reference_documents_every_setting_once() -> None:
         elif match := re.match(r"\| `([^`]+)`(?: \([a-z, ]+\))? \| .+ \| .+ \| .+ \|$", line):
             seen.append(f"{section}.{match[1]}")
     assert len(seen) == len(set(seen))
-    exports = {f"export.{name}" for name in ("kind", "dtype", "max_kl", "min_top1")}
-    assert set(seen) == {key for key in all_keys() if "." in key} | exports
+    sources = {f"data.train.{name}" for name in SourceSection.model_fields}
+    sources |= {f"data.train.template.{name}" for name in ("prompt", "completion")}
+    assert set(seen) == {key for key in all_keys() if "." in key} | EXPORTS | sources
 
 
 def test_reference_word_for_word() -> None:
@@ -150,4 +158,4 @@ def test_reference_word_for_word() -> None:
         "arXiv:2106.09685). |" in text
     )
     assert "| `kind` | lora, qlora or full | `lora` | Which of these it is; the other keys follow from it. |" in text
-    assert "A list; default `[{kind: merged, dtype: auto, max_kl: null, min_top1: null}]`." in text
+    assert "A list; default `[{kind: merged, max_kl: null, min_top1: null, dtype: auto}]`." in text

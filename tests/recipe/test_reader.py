@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -18,6 +19,8 @@ from finetune.recipe import (
     problems,
     recipe_from_dict,
 )
+from finetune.recipe.schema import DataFormat
+from finetune.recipe.words import or_list
 
 MINIMAL = "model: {base: org/model}\ndata: {train: rows.jsonl}\n"
 KEYS = "model, data, objective, method, train, evaluate, export, track, run"
@@ -305,9 +308,32 @@ def test_one_wrong_setting(write: Write, setting: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("{train: 5}", "data.train is 5; it must be text or a list of texts\n    -> put it in quotes: '5'"),
-        ("{train: [a, 5]}", "data.train.1 is 5; it must be text\n    -> put it in quotes: '5'"),
-        ("{train: }", "data.train is empty; it must be text or a list of texts\n    -> give a value"),
+        ("{train: 5}", "data.train is 5; it must be text or a list of texts or mappings\n    -> put it in quotes: '5'"),
+        ("{train: [a, 5]}", "data.train.1 is 5; it must be text or a mapping of keys\n    -> put it in quotes: '5'"),
+        ("{train: }", "data.train is empty; it must be text or a list of texts or mappings\n    -> give a value"),
+        (
+            "{train: {path: a}}",
+            "data.train is a mapping; it must be text or a list of texts or mappings\n"
+            "    -> write a list: one '-' before each mapping",
+        ),
+        ("{train: [{path: a, weigth: 2}]}", "unknown key 'weigth' in data.train.0\n    -> did you mean 'weight'?"),
+        (
+            "{train: [b, {weight: 2}]}",
+            "missing key data.train.1.path\n    -> File, folder, glob, list of either, or hub dataset id.",
+        ),
+        (
+            "{train: [{path: a, weight: 0}]}",
+            "data.train.0.weight is 0; it must be a number, greater than 0",
+        ),
+        (
+            "{train: [{path: a, format: alpacca}]}",
+            f"data.train.0.format is 'alpacca'; it must be {or_list(get_args(DataFormat))}\n"
+            "    -> did you mean 'alpaca'?",
+        ),
+        (
+            "{train: [{path: 5}]}",
+            "data.train.0.path is 5; it must be text or a list of texts\n    -> put it in quotes: '5'",
+        ),
         ("{train: a, columns: {text: 5}}", "data.columns.text is 5; it must be text\n    -> put it in quotes: '5'"),
         ("{train: a, columns: [x]}", "data.columns is a list; it must be a mapping of texts to texts"),
         (
@@ -581,8 +607,8 @@ evaluate:
     assert [f"{one.where}: {one.what}".replace(os.getcwd(), "") for one in found] == [
         "recipe.yaml:3: data.train does not exist: '/nowhere.jsonl'",
         "recipe.yaml:6: train.epochs has no effect: train.steps says how long to train",
-        "recipe.yaml:8: evaluate.scorer is 'exakt'; it must be auto, exact, label, number, contains, json_fields, "
-        "token_f1 or bits_per_byte",
+        "recipe.yaml:8: evaluate.scorer is 'exakt'; it must be auto, exact, label, balanced, choice, number, contains, "
+        "json_fields, token_f1, rouge_l, tatqa, sql, tests or bits_per_byte",
     ]
 
 

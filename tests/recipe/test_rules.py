@@ -31,6 +31,10 @@ NO_VALIDATION = data(split={"validation": 0})
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
     (
+        {"export": [{"kind": "gguf"}, {"kind": "merged"}, {"kind": "gguf", "quantization": "q8_0", "max_kl": 1}]},
+        "export.2 makes the same file as export.0: gguf in q8_0\n    -> remove one of the two",
+    ),
+    (
         {"model": {"trust_remote_code": True}},
         "trust_remote_code runs whatever code 'org/model' holds on the day\n"
         "    -> set model.revision to the full commit hash (40 characters) whose code you have read",
@@ -52,11 +56,41 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ),
     (data(format="template"), "format: template needs data.template"),
     (
+        data(checks={"error": ["leaks", "languages"], "ignore": ["languages"]}),
+        "data.checks.error has no effect on 'languages': data.checks.ignore names it too\n"
+        "    -> remove it from one of the two",
+    ),
+    (
+        data(checks={"ignore": ["over_long"]}),
+        "data.checks.ignore has no effect on 'over_long': data.overlong: error refuses such rows\n"
+        "    -> remove it, or set data.overlong to truncate_prompt or drop",
+    ),
+    (
         data(format="alpaca", instruction="Sort it."),
         "data.instruction has no effect with format: alpaca\n"
         "    -> write format: classification, or remove data.instruction",
     ),
     (data(format="messages", sample={"per_label": 3}), "data.sample.per_label has no effect with format: messages"),
+    (
+        data(format="alpaca", answer_is="letter"),
+        "data.answer_is has no effect with format: alpaca\n"
+        "    -> write format: multiple_choice, or remove data.answer_is",
+    ),
+    (
+        data(train=[{"path": "/a", "format": "qa", "instruction": "Sort it."}]),
+        "data.train.0.instruction has no effect with format: qa\n"
+        "    -> write format: classification, or remove data.train.0.instruction",
+    ),
+    (
+        data(train=[{"path": "/a", "template": {"prompt": "x", "completion": "y"}}, "/b"]),
+        "data.train.0.template has no effect with format: auto\n"
+        "    -> write format: template, or remove data.train.0.template",
+    ),
+    (data(train=[{"path": "/a", "format": "template"}]), "format: template needs data.train.0.template"),
+    (
+        data(test=[{"path": "/a", "weight": 2.0}]),
+        "data.test.0.weight has no effect: only training rows are drawn\n    -> remove it",
+    ),
     (
         data(validation="/v", split={"validation": 0.2}),
         "data.split.validation has no effect: data.validation names the rows\n    -> remove one of the two",
@@ -74,6 +108,18 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     (
         data(format="text"),
         "format: text has no answers, which objective sft learns\n    -> write objective: {kind: pretrain}",
+    ),
+    (
+        data(train=[{"path": "/a", "format": "text"}, {"path": "/b", "format": "completion"}]),
+        "format: text has no answers, which objective sft learns",
+    ),
+    (
+        data(train=[{"path": "/a", "weight": 2.0}, {"path": "/b"}], sample={"seed": 3}),
+        "data.sample.seed has no effect: all rows are used",
+    ),
+    (
+        PRETRAIN | data(train=[{"path": "/a", "format": "text"}, {"path": "/b", "format": "alpaca"}]),
+        "objective pretrain learns raw text, not format: alpaca",
     ),
     (PRETRAIN | data(format="alpaca"), "objective pretrain learns raw text, not format: alpaca"),
     (PRETRAIN | data(system="Be brief."), "data.system has no effect with objective pretrain"),
@@ -95,6 +141,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         "    -> give data.validation or a data.split.validation above 0, or remove it",
     ),
     ({"evaluate": {"scorer": "exact", "fields": ["a"]}}, "evaluate.fields has no effect with scorer: exact"),
+    ({"evaluate": {"allow_code_execution": True}}, "evaluate.allow_code_execution has no effect with scorer: auto"),
     ({"evaluate": {"scorer": "bits_per_byte", "max_new_tokens": 5}}, "evaluate.max_new_tokens has no effect"),
     (PRETRAIN | {"evaluate": {"max_new_tokens": 5}}, "evaluate.max_new_tokens has no effect"),
 ]
@@ -114,6 +161,11 @@ WHOLE: list[dict[str, Any]] = [
     data(test="/t", split={"validation": 0.95}),
     data(split={"test_ids": "/i", "validation": 0.95}),
     PRETRAIN | data(format="text"),
+    PRETRAIN | data(format="completion"),
+    data(train=[{"path": "/a", "format": "text"}, {"path": "/b", "format": "kto", "weight": 2}, "/c"]),
+    data(train=[{"path": "/a", "weight": 0.5}], sample={"seed": 3}),
+    data(train=[{"path": "/a"}], format="tags", instruction="Find them."),
+    data(format="multiple_choice", answer_is="text"),
     PRETRAIN | {"evaluate": {"scorer": "bits_per_byte"}},
     {"method": {"kind": "qlora", "quantization": "int8"}},
     {"method": {"kind": "qlora", "double_quantization": False}},
@@ -144,7 +196,7 @@ def test_every_rule_is_broken_by_some_case() -> None:
     recipes = [Recipe.model_validate(with_settings(settings)) for settings, _ in BROKEN]
     unbroken = {rule.__name__ for rule in RULES if not any(list(rule(recipe)) for recipe in recipes)}
     assert unbroken == set()
-    assert len(RULES) == 14
+    assert len(RULES) == 18
 
 
 def test_rules_are_told_together() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.data.rows import TokenRow
-from finetune.training.batches import IGNORED, StepCollator, lay_out, row_dataset, shifted_targets, token_row
+from finetune.data.store import Store
+from finetune.training.batches import IGNORED, RowDataset, StepCollator, best_fit, first_row, lay_out, shifted_targets
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 PAD = 1
@@ -135,20 +136,54 @@ def test_a_step_holds_the_same_lessons_however_it_is_laid_out(
 
 
 @pytest.mark.parametrize("packing", [True, False])
-def test_a_step_made_of_dataset_items_is_the_same(packing: bool) -> None:
+def test_a_step_made_by_the_data_loader_is_the_same(packing: bool) -> None:
     collator = StepCollator(limit=6, packing=packing, pad_id=PAD)
-    data = row_dataset(THREE)
-    assert len(data) == 3
-    through: Any = collator([data[n] for n in range(3)])
+    loader = torch.utils.data.DataLoader(RowDataset(Store(THREE, memory=0)), batch_size=3, collate_fn=collator)
+    (through,) = loader
     direct: Any = collator.lay_out(THREE)
     assert len(direct["micro_batches"]) == 2
     assert str(through) == str(direct)
 
 
-def test_a_row_comes_back_from_a_dataset_as_it_went_in() -> None:
-    for before, item in zip(THREE, row_dataset(THREE), strict=True):
-        after = token_row(item)
-        assert after.id == before.id
-        assert np.array_equal(after.input_ids, before.input_ids)
-        assert np.array_equal(after.trained, before.trained)
-        assert after.trained.dtype == bool
+def test_the_trainer_is_built_with_one_row() -> None:
+    data = first_row(THREE)
+    assert data["id"][:] == ["a"]
+    assert data[0]["input_ids"].tolist() == THREE[0].input_ids.tolist()
+    assert len(first_row(Store(THREE, memory=0))) == 1
+
+
+def fitted_one_by_one(lengths: list[int], limit: int) -> list[list[int]]:
+    """Best-fit decreasing as it is defined: look at every bin for every row."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        fitting = [(space, index) for index, space in enumerate(room) if space >= lengths[row]]
+        index = min(fitting)[1] if fitting else len(bins)
+        if not fitting:
+            bins.append([])
+            room.append(limit)
+        bins[index].append(row)
+        room[index] -= lengths[row]
+    return bins
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(0, 60), max_size=60), limit=st.integers(1, 80))
+def test_the_fast_best_fit_is_the_plain_one(lengths: list[int], limit: int) -> None:
+    assert best_fit(lengths, limit) == fitted_one_by_one(lengths, limit)
+
+
+@pytest.mark.parametrize(("median", "spread"), [(150, 1.0), (300, 0.8), (60, 1.4)])
+def test_packs_are_nearly_full(median: float, spread: float) -> None:
+    drawn = np.random.default_rng(0).lognormal(np.log(median), spread, 20_000)
+    lengths = np.clip(drawn, 4, 2048).astype(int).tolist()
+    packs = best_fit(lengths, 2048)
+    assert sorted(row for rows in packs for row in rows) == list(range(20_000))
+    assert max(sum(lengths[row] for row in rows) for rows in packs) <= 2048
+    assert sum(lengths) / (len(packs) * 2048) >= 0.99
+
+
+def test_micro_batches_of_a_large_step_are_nearly_full() -> None:
+    lengths = np.clip(np.random.default_rng(1).lognormal(5, 1, 2000), 4, 2048).astype(int).tolist()
+    packs = lay_out(lengths, limit=2048, packing=True)
+    assert sum(lengths) / (len(packs) * 2048) >= 0.97
