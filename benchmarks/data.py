@@ -149,9 +149,9 @@ def tokenizer() -> Any:
 
 def ours(rows: list[list[dict[str, str]]], loaded: Any) -> Callable[[], tuple[int, int]]:
     """Our preparation: masks from the template itself, whole rows packed by best fit."""
-    from finetune.data.chat import ChatEncoder
-    from finetune.data.encoding import Encoding
+    from finetune.data.chat.encoder import ChatEncoder
     from finetune.data.rows import Example, Message, Origin
+    from finetune.data.tokenising.encoding import Encoding
     from finetune.recipe.schema import DataSection
     from finetune.training.batches import best_fit
 

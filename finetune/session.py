@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data import Message, Prepared, prepare
-from finetune.data.chat import ChatEncoder
+from finetune.data.chat.encoder import ChatEncoder
 from finetune.errors import FinetuneError, Problem
 from finetune.hardware import Machine, inspect_machine, require_disk, resolve_dtype
 from finetune.models import (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune.data import Example, Message, Origin, Prepared, TestItem, TokenRow
-from finetune.data.recognise import Recognition
+from finetune.data.formats.recognise import Recognition
 from finetune.errors import FinetuneError, Problem
 from finetune.recipe import GgufExport, MergedExport, OllamaExport, recipe_from_dict
 from finetune.results import (

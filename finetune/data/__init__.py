@@ -5,7 +5,7 @@ from finetune.data.corpus import read_corpus
 from finetune.data.mixtures import bad_row_problems
 from finetune.data.prepare import Prepared, prepare
 from finetune.data.rows import Example, Message, Origin, Rejected, TokenRow
-from finetune.data.tokenised import TestItem
+from finetune.data.tokenising.tokenised import TestItem
 
 __all__ = [
     "Certificate",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.chat import Encoded
+from finetune.data.chat.encoder import Encoded
 from finetune.data.checks import Finding
 from finetune.errors import FinetuneError, Problem
 

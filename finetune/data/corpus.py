@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from finetune.data.checks import mask_example
+from finetune.data.formats.recognise import RAW_FORMATS, Recognition
 from finetune.data.mixtures import (
     Key,
     Part,
@@ -19,7 +20,6 @@ from finetune.data.mixtures import (
     require_rows,
     tell_sources_apart,
 )
-from finetune.data.recognise import RAW_FORMATS, Recognition
 from finetune.data.rows import Example, Rejected
 from finetune.data.splits import Division, divide, load_test_ids, sample
 from finetune.data.store import Store

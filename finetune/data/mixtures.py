@@ -15,11 +15,11 @@ from pathlib import PurePath
 from typing import Literal
 
 from finetune.data.benchmarks import BENCHMARKS, Found, adapt, find
-from finetune.data.formats import known_labels, to_examples
-from finetune.data.formats import labels as labels_of
-from finetune.data.recognise import Recognition, recognise, recognise_benchmark
+from finetune.data.formats.examples import known_labels, to_examples
+from finetune.data.formats.examples import labels as labels_of
+from finetune.data.formats.recognise import Recognition, recognise, recognise_benchmark
+from finetune.data.reading.sources import read_rows
 from finetune.data.rows import Example, Rejected, Row
-from finetune.data.sources import read_rows
 from finetune.data.store import View
 from finetune.errors import FinetuneError, Problem
 from finetune.recipe.schema import DataSection, Recipe, SourceSection

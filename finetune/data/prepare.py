@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.certificate import Accounting, Certificate, certify
-from finetune.data.chat import ChatEncoder
+from finetune.data.chat.encoder import ChatEncoder
 from finetune.data.checks import Finding, Material, check_corpus
 from finetune.data.corpus import Corpus, read_corpus
-from finetune.data.encoding import Encoding
-from finetune.data.recognise import Recognition
+from finetune.data.formats.recognise import Recognition
 from finetune.data.rows import Example, Rejected, TokenRow
 from finetune.data.store import Store, View
-from finetune.data.token_cache import content_key
-from finetune.data.tokenised import Tally, TestItem, held_out, token_row, tokenise
+from finetune.data.tokenising.encoding import Encoding
+from finetune.data.tokenising.token_cache import content_key
+from finetune.data.tokenising.tokenised import Tally, TestItem, held_out, token_row, tokenise
 from finetune.errors import FinetuneError
 from finetune.recipe.schema import Recipe
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.near_duplicates import Clusters, near_duplicates, without_common_ends
+from finetune.data.reading.sources import read_text
 from finetune.data.rows import Example
-from finetune.data.sources import read_text
 from finetune.data.store import Store, chosen
 from finetune.errors import FinetuneError, Problem
 from finetune.recipe.schema import SampleSection, SplitSection

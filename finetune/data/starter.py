@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from finetune.data.formats.recognise import RAW_FORMATS
 from finetune.data.mixtures import read_source
-from finetune.data.recognise import RAW_FORMATS
 from finetune.errors import FinetuneError
 from finetune.recipe import DataSection
 from finetune.recipe.data_names import split_name

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data import Message
-from finetune.data.templates import Template
+from finetune.data.chat.templates import Template
 from finetune.errors import FinetuneError
 from finetune.exporting.go_template import Shape, Write, derive, execute
 from finetune.exporting.llama_file import Asked, prove_file

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from finetune.data import Message, TestItem
-from finetune.data.templates import Template
-from finetune.data.tokens import TextCoder
+from finetune.data.chat.templates import Template
+from finetune.data.chat.tokens import TextCoder
 from finetune.exporting.merge import DEQUANTISED, merge_bases, trained_model
 from finetune.exporting.prompts import Conversation
 from finetune.exporting.verify import Observation, ProofRow, observe

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune.data.certificate import Accounting, Certificate, certify
-from finetune.data.chat import Encoded, TurnSpan
+from finetune.data.chat.encoder import Encoded, TurnSpan
 from finetune.errors import FinetuneError, Problem
 
 BOS = 1

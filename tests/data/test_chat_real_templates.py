@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.chat import ChatEncoder, Encoded
+from finetune.data.chat.encoder import ChatEncoder, Encoded
 from finetune.data.rows import Message, Role
 from finetune.errors import FinetuneError
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from finetune.data.benchmarks import BENCHMARKS
 from finetune.data.corpus import read_corpus, weigh
-from finetune.data.fitting import ROLES
+from finetune.data.formats.fitting import ROLES
 from finetune.data.prepare import Prepared, prepare
 from finetune.data.rows import Example, Message, Origin
 from finetune.errors import FinetuneError

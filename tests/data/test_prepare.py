@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.chat import ChatEncoder, encode_text
+from finetune.data.chat.encoder import ChatEncoder, encode_text
 from finetune.data.corpus import read_corpus
 from finetune.data.mixtures import bad_row_problems
 from finetune.data.prepare import Prepared, prepare

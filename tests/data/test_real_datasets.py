@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.sources import read_rows
+from finetune.data.reading.sources import read_rows
 
 SHARED = Path(os.environ.get("FINETUNE_SHARED", Path(__file__).parents[3] / "shared")) / "datasets"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="no data sets under FINETUNE_SHARED")

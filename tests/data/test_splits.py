@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.formats import to_examples
+from finetune.data.formats.examples import to_examples
+from finetune.data.formats.recognise import recognise
 from finetune.data.near_duplicates import near_duplicates, normalise, without_common_ends
-from finetune.data.recognise import recognise
+from finetune.data.reading.sources import read_rows
 from finetune.data.rows import Example, Message, Origin
-from finetune.data.sources import read_rows
 from finetune.data.splits import Division, divide, load_test_ids, sample
 from finetune.errors import FinetuneError, Problem
 from finetune.recipe.schema import DataSection, SampleSection, SplitSection

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune.data.reading.sources import read_rows
 from finetune.data.rows import Rejected
-from finetune.data.sources import read_rows
 from finetune.errors import FinetuneError, Problem
 
 GOOD = '{"prompt": "a", "completion": "b"}'

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.chat import ChatEncoder
+from finetune.data.chat.encoder import ChatEncoder
 from finetune.data.rows import Message, TokenRow
 from finetune.data.view import NOT_LEARNED, STYLE, as_html, as_rich, pieces, tokens
 from tests.tiny import tiny_tokenizer

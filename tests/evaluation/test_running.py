@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune.data.benchmarks import BENCHMARKS, find
-from finetune.data.conversations import RowRefused
+from finetune.data.formats.conversations import RowRefused
 from finetune.data.rows import Content
 from finetune.errors import FinetuneError
 from finetune.evaluation.running import code_of, sql_scorer, unit_tests_scorer

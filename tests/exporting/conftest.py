@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.data import Example, Message, Origin, TestItem
-from finetune.data.chat import ChatEncoder
+from finetune.data.chat.encoder import ChatEncoder
 from finetune.exporting import ProofRow, Trained, conversations_of
 from finetune.exporting.gguf import convert
 from finetune.hardware import inspect_machine

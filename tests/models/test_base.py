@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from finetune.data import Message
-from finetune.data.chat import ChatEncoder
+from finetune.data.chat.encoder import ChatEncoder
 from finetune.errors import FinetuneError
 from finetune.models import Base, load_model, load_tokenizer, quantization, resolve_base
 from finetune.models.base import context_length, folder_fingerprint, load_skeleton

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from finetune.data.tokens import TextCoder
+from finetune.data.chat.tokens import TextCoder
 from finetune.models import Base, load_tokenizer
 from finetune.models.published import as_published
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, either, exchange, has, repeats
-from finetune.data.contents import text_of
+from finetune.data.formats.contents import text_of
 from finetune.data.rows import Content
 
 # Enough of the 77 to know them by, the first in the original's order among them.

@@ -13,9 +13,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
 
-from finetune.data.conversations import RowRefused, conversation, shortened
+from finetune.data.formats.conversations import RowRefused, conversation, shortened
+from finetune.data.reading.sources import Source, read_text
 from finetune.data.rows import Content, Message, Rejected, Row
-from finetune.data.sources import Source, read_text
 from finetune.errors import FinetuneError
 from finetune.recipe.schema import ScorerName
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, Split, exchange, has, json_beside
-from finetune.data.contents import text_of
-from finetune.data.conversations import RowRefused
+from finetune.data.formats.contents import text_of
+from finetune.data.formats.conversations import RowRefused
+from finetune.data.reading.sources import Source, read_rows
 from finetune.data.rows import Content, Origin, Rejected, Row
-from finetune.data.sources import Source, read_rows
 from finetune.errors import FinetuneError
 
 _SPLITS: dict[str, Split] = {"train": "train", "val": "validation", "test": "test"}

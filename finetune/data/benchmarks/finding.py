@@ -14,8 +14,8 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from finetune.data.benchmarks.benchmark import Benchmark, Split
+from finetune.data.reading.sources import Source, first_rows, read_rows
 from finetune.data.rows import Rejected, Row
-from finetune.data.sources import Source, first_rows, read_rows
 from finetune.errors import FinetuneError, Problem
 
 Part = Split | Literal[""]

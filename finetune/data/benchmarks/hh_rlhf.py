@@ -7,7 +7,7 @@ divided by the SHA-1 of their prompt.
 from __future__ import annotations
 
 from finetune.data.benchmarks.benchmark import Benchmark, Split, by_hash, has
-from finetune.data.preferences import preference_converter
+from finetune.data.formats.preferences import preference_converter
 from finetune.data.rows import Row
 from finetune.recipe.schema import DataSection
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, exchange, has
-from finetune.data.contents import text_of
+from finetune.data.formats.contents import text_of
 from finetune.data.rows import Content
 
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, exchange, has, repeats
-from finetune.data.contents import text_of
-from finetune.data.conversations import RowRefused
+from finetune.data.formats.contents import text_of
+from finetune.data.formats.conversations import RowRefused
+from finetune.data.reading.sources import Source, read_rows, read_text
 from finetune.data.rows import Content
-from finetune.data.sources import Source, read_rows, read_text
 
 _PLACE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 

@@ -7,7 +7,7 @@ The official split goes by number: 1-10 examples for prompts (here in training),
 from __future__ import annotations
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, Split, either, exchange, has
-from finetune.data.contents import text_of, texts_of
+from finetune.data.formats.contents import text_of, texts_of
 from finetune.data.rows import Content, Row
 
 

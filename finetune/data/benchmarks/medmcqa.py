@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, Split, by_hash, choose, has
-from finetune.data.contents import text_of
+from finetune.data.formats.contents import text_of
 from finetune.data.rows import Content, Row
 
 _OPTIONS = ("opa", "opb", "opc", "opd")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, Split, by_hash, either, exchange, has
-from finetune.data.contents import text_of
+from finetune.data.formats.contents import text_of
+from finetune.data.reading.sources import Source, read_rows, read_text
 from finetune.data.rows import Content, Row
-from finetune.data.sources import Source, read_rows, read_text
 
 
 def _read(file: str) -> Source:

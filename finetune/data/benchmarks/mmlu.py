@@ -8,9 +8,9 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, choose, either, has
-from finetune.data.contents import text_of, texts_of
+from finetune.data.formats.contents import text_of, texts_of
+from finetune.data.reading.sources import Source, read_rows
 from finetune.data.rows import Content
-from finetune.data.sources import Source, read_rows
 
 _COLUMNS = ("question", "A", "B", "C", "D", "letter")
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, Split, either, exchange, has
-from finetune.data.contents import text_of, texts_of
+from finetune.data.formats.contents import text_of, texts_of
+from finetune.data.reading.sources import Source, read_rows
 from finetune.data.rows import Content, Row
-from finetune.data.sources import Source, read_rows
 from finetune.data.splits import load_test_ids
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, has
-from finetune.data.conversations import RowRefused, as_text, conversation, shortened
+from finetune.data.formats.conversations import RowRefused, as_text, conversation, shortened
 from finetune.data.rows import Content, Message, Role
 
 _SPEAKERS: dict[object, Role] = {"USER": "user", "SYSTEM": "assistant", 0: "user", 1: "assistant"}

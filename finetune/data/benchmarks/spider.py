@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, exchange, has, json_beside, repeats
-from finetune.data.contents import text_of
+from finetune.data.formats.contents import text_of
+from finetune.data.reading.sources import Source, read_rows
 from finetune.data.rows import Content, Rejected, Row
-from finetune.data.sources import Source, read_rows
 
 _TESTS = ("Spider-DK.json", "test.json")
 

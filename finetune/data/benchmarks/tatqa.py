@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from finetune.data.benchmarks.benchmark import Benchmark, Fields, exchange, has
-from finetune.data.contents import text_of, texts_of
+from finetune.data.formats.contents import text_of, texts_of
 from finetune.data.rows import Content, Rejected, Row
 
 _ASK = "Answer shortly, several spans one a line, a number with its scale (thousand, million, billion, percent) if any."

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from finetune.data.documents.converted import LARGEST, Converted, Unreadable
-from finetune.data.utf8 import decode
+from finetune.data.reading.utf8 import decode
 from finetune.errors import FinetuneError, missing_extra
 
 if TYPE_CHECKING:

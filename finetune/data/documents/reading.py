@@ -16,10 +16,10 @@ from finetune.data.documents.boilerplate import clean_markdown, repeated_blocks,
 from finetune.data.documents.converted import LARGEST, Converted, Unreadable
 from finetune.data.documents.markup import convert_docx, convert_html, convert_rst, convert_xml
 from finetune.data.documents.pdf import convert_pdf
-from finetune.data.packed import Content, FileContent
+from finetune.data.reading.packed import Content, FileContent
+from finetune.data.reading.utf8 import decode
 from finetune.data.rows import Origin, Rejected, Row
 from finetune.data.store import Store
-from finetune.data.utf8 import decode
 from finetune.errors import FinetuneError, Problem
 
 KINDS = {

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from finetune.data.benchmarks import BENCHMARKS, Benchmark, adapt, find
-from finetune.data.conversations import RowRefused
+from finetune.data.formats.conversations import RowRefused
 from finetune.data.rows import Content, Origin, Row
 from finetune.errors import FinetuneError
 from finetune.recipe.schema import BenchmarkName, DataFormat, ScorerName

@@ -11,7 +11,7 @@ import pytest
 
 from finetune.data import read_corpus
 from finetune.data.benchmarks import BENCHMARKS, Found, find
-from finetune.data.conversations import RowRefused
+from finetune.data.formats.conversations import RowRefused
 from finetune.recipe.schema import DataSection, ModelSection, PretrainObjective, Recipe, SftObjective
 
 SHARED = Path(os.environ.get("FINETUNE_SHARED", Path(__file__).parents[4] / "shared")) / "datasets"
