@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import results
 from finetune.errors import FinetuneError, Problem
+from finetune.hardware import release_freed_memory
 from finetune.recipe import Recipe, recipe_from_dict
 from finetune.results import Checked, Evaluation, Exports, RunResult
 from finetune.session import Run
@@ -133,6 +134,7 @@ def _train(work: Run, *, tell: Tell, quiet: bool, watcher: Tracker | None = None
     tracker.finish({key: value for key, value in facts.items() if isinstance(value, (int, float))})
     folder.finish("train", **facts)
     work.settle()
+    release_freed_memory()
     tell(f"train    {results.training_line(done)}")
 
 

@@ -27,6 +27,7 @@ from finetune.exporting import (
 )
 from finetune.exporting.bounds import FOLDERS
 from finetune.exporting.llama_file import Asked
+from finetune.hardware import release_freed_memory
 from finetune.recipe import Export, GgufExport, MergedExport, OllamaExport
 from finetune.runtimes import LlamaCppRuntime
 from finetune.session import Run
@@ -55,6 +56,7 @@ def ship(work: Run, sections: Sequence[Export], *, tell: Tell) -> dict[str, Veri
                 if not sources:
                     sources.append(later.enter_context(_merged_source(work, trained)))
                 proofs[name] = _llama_file(work, section, trained, sources[0], tell)
+            release_freed_memory()
             tell(f"export   {proofs[name].path} {proofs[name].sentence()}")
     return proofs
 

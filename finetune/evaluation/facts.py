@@ -63,12 +63,12 @@ def proof_rows(proofs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             "file": f"exports/{name}",
             "passed": proof["passed"],
             "runtime": proof["runtime"],
-            "sentence": f"exports/{name} {'behaves' if proof['passed'] else 'does NOT behave'} like the trained model.",
+            "sentence": f"exports/{name} {_outcome(proof)}.",
             "kl": f"{proof['kl']:.2e}",
             "kl_bound": f"{proof['max_kl']:g}",
             "kl_max": f"{proof['kl_max']:.2e}",
             "top1": _floored(proof["top1_agreement"]),
-            "top1_bound": percent(proof["min_top1"]),
+            "top1_bound": percent(proof["min_top1"]) if proof["min_top1"] else "none",
             "positions": f"{proof['positions']:,}",
             "greedy": f"{round(proof['greedy_match'] * proof['prompts']):,} of {proof['prompts']:,}",
             "divergence": "" if proof["first_divergence"] is None else f"{proof['first_divergence'] + 1:,}",
@@ -79,6 +79,13 @@ def proof_rows(proofs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for name, proof in proofs.items()
     ]
+
+
+def _outcome(proof: Mapping[str, Any]) -> str:
+    if not proof["passed"]:
+        return "does NOT behave like the trained model"
+    # Formats without a bound for the likeliest token are too coarse to say so
+    return "behaves like the trained model" if proof["min_top1"] else "keeps what files of its format keep"
 
 
 def _file_facts(proof: Mapping[str, Any]) -> list[Fact]:

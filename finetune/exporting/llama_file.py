@@ -63,7 +63,8 @@ def export_gguf(section: GgufExport | OllamaExport, trained: Trained, *, source:
     proof = prove_file(target, trained, Asked.by(section), quantization=section.quantization)
     counts = ", ".join(f"{count} {name}" for name, count in written.tensors.items())
     made = f"{written.bits_per_weight:.2f} bits a weight ({counts})"
-    return proof.knowing(bits_per_weight=written.bits_per_weight, note="; ".join(filter(None, (made, *written.notes, proof.note))))
+    said = "; ".join(filter(None, (made, *written.notes, proof.note)))
+    return proof.knowing(bits_per_weight=written.bits_per_weight, note=said)
 
 
 def prove_file(path: Path, trained: Trained, asked: Asked, *, quantization: str | None = None) -> Verification:

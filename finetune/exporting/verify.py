@@ -65,10 +65,12 @@ class Verification:
 
     def sentence(self) -> str:
         """Say the result in one sentence."""
-        outcome = "behaves like the trained model" if self.passed else "does NOT behave like the trained model"
+        within = "behaves like the trained model" if self.min_top1 else "keeps what files of its format keep"
+        outcome = within if self.passed else "does NOT behave like the trained model"
+        bound = f"bound {self.min_top1:.0%}" if self.min_top1 else "no bound"
         return (
             f"{outcome}: KL {self.kl:.1e} nats (bound {self.max_kl:g}), same likeliest token at "
-            f"{self.top1_agreement:.2%} of {self.positions:,} positions (bound {self.min_top1:.0%}), "
+            f"{self.top1_agreement:.2%} of {self.positions:,} positions ({bound}), "
             f"{self.greedy_match:.0%} of {self.prompts} greedy answers equal" + "".join(f"; {p}" for p in self.problems)
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.hardware import keep_freed_memory
+from finetune.hardware import keep_freed_memory, release_freed_memory
 from finetune.runtimes.protocol import Generation, Progress
 
 # PEFT's names for what it adds
@@ -106,6 +106,7 @@ class TransformersRuntime:
                 )
                 for index, tokens in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                     answers[index] = self._generation(tokens, stop)
+                release_freed_memory()
                 done += len(batch)
                 if progress is not None:
                     progress(done)
