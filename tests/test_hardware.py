@@ -76,6 +76,30 @@ def test_freed_memory_is_kept_with_glibc_only() -> None:
     assert keep_freed_memory() is expected
 
 
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_kept_memory_is_released_when_asked() -> None:
+    code = """
+import torch
+from finetune.hardware import keep_freed_memory, release_freed_memory
+def resident():
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+keep_freed_memory()
+held = [torch.ones(2**20) for _ in range(64)]
+last = torch.ones(2**20)
+full = resident()
+del held
+kept = resident()
+release_freed_memory()
+print(full, kept, resident())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    full, kept, released = map(int, done.stdout.split())
+    # 64 tensors of 4 MiB, below one that stays
+    assert full - kept < 32 * 2**20
+    assert full - released > 224 * 2**20
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's peak counts allocations, not the resident set")
 def test_peak_memory_grows_with_what_is_held() -> None:
     code = (

@@ -70,6 +70,16 @@ def test_the_same_model_passes() -> None:
     )
 
 
+def test_a_format_without_a_bound_for_tokens_is_not_said_to_behave_alike() -> None:
+    found = compared(Table([0.4, 0.45, 0.15], [[1, 2, 3], [4]]), max_kl=0.2, min_top1=0.0)
+    assert found.passed
+    assert found.top1_agreement == 0.0
+    assert found.sentence() == (
+        f"keeps what files of its format keep: KL {found.kl:.1e} nats (bound 0.2), same likeliest token at 0.00% of 5 "
+        "positions (no bound), 100% of 2 greedy answers equal"
+    )
+
+
 def test_the_numbers_are_those_of_the_definition() -> None:
     found = compared(Table([0.25, 0.5, 0.25], [[1, 2, 3], [4]]))
     divergence = 0.5 * math.log(0.5 / 0.25) + 0.25 * math.log(0.25 / 0.5)
