@@ -24,7 +24,7 @@ from finetune.data.formats.preferences import kto_converter, preference_converte
 from finetune.data.formats.recognise import RAW_FORMATS, Recognition, missing_column
 from finetune.data.formats.row_templates import TemplateFailed
 from finetune.data.formats.tags import entity_types, tags_converter
-from finetune.data.rows import Content, Example, Rejected, Row
+from finetune.data.rows import Content, Example, Origin, Rejected, Row
 from finetune.data.store import Store
 from finetune.errors import FinetuneError
 from finetune.recipe.schema import DataSection
@@ -165,12 +165,14 @@ def _identities(rows: Sequence[Row], column: str | None) -> list[str | RowRefuse
 def _usual_id_columns(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    common = set(rows[0].fields).intersection(*(row.fields for row in rows))
+    common = set(rows[0].fields)
+    for row in rows:  # one by one: rows may lie on disk, and be more than memory holds
+        common &= row.fields.keys()
     return [name for usual in _ID_COLUMNS for name in rows[0].fields if name.lower() == usual and name in common]
 
 
 def _given_ids(rows: Sequence[Row], column: str) -> list[str | RowRefused]:
-    first: dict[str, Row] = {}
+    first: dict[str, Origin] = {}
     identities: list[str | RowRefused] = []
     for row in rows:
         try:
@@ -178,9 +180,11 @@ def _given_ids(rows: Sequence[Row], column: str) -> list[str | RowRefused]:
         except RowRefused as refusal:
             identities.append(refusal)
             continue
-        earlier = first.setdefault(identity, row)
-        detail = f"{identity!r} is the id of {earlier.origin} too"
-        identities.append(identity if earlier is row else RowRefused("duplicate id", detail))
+        if identity in first:
+            identities.append(RowRefused("duplicate id", f"{identity!r} is the id of {first[identity]} too"))
+            continue
+        first[identity] = row.origin
+        identities.append(identity)
     return identities
 
 
