@@ -163,7 +163,7 @@ WORD = st.sampled_from(["where", "is", "it", "naïve", "日本", "🎉", "\n", "
 )
 def test_no_answer_is_ever_cut(tmp_path: Path, turns: list[str], size: int) -> None:
     turns = [f"a {turn} z" for turn in turns[: len(turns) // 2 * 2]]
-    whole = prepared(tmp_path, [chat(*turns)], max_length=512)
+    whole = prepared(tmp_path, [chat(*turns)], max_length=4096)
     found = prepared(tmp_path, [chat("q", "a"), chat(*turns)], max_length=size, overlong="truncate_prompt")
     kept = {row.id: row for row in found.train}
     assert ("rows:2" in kept) != bool(found.certificate.dropped)
