@@ -7,12 +7,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import time_machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +24,8 @@ from finetune.errors import FinetuneError
 
 MODELS = Path(os.environ.get("FINETUNE_SHARED", Path(__file__).parents[3] / "shared")) / "models"
 TEMPLATES = MODELS / "chat_templates"
+# Templates that write the date wrote this one when the published renderings were recorded
+RECORDED = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 pytestmark = pytest.mark.skipif(
     not TEMPLATES.is_dir(), reason="needs models/chat_templates in FINETUNE_SHARED or in ../shared"
@@ -124,6 +128,7 @@ def test_what_templates_cannot_do_is_found_out() -> None:
     assert tokenizer().convert_ids_to_tokens(gpt_oss.stop_token_ids) == ["</s>", "<|end|>", "<|return|>"]
 
 
+@time_machine.travel(RECORDED, tick=False)
 def test_published_renderings_and_refusals_agree() -> None:
     cases: dict[str, list[tuple[Role, str]]] = {
         "user_only": [("user", "What is LoRA?")],

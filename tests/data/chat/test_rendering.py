@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jinja2.exceptions import SecurityError
@@ -16,6 +18,8 @@ from finetune.data.chat.rendering import Renderer
 from tests.tiny import CHATML, tiny_tokenizer
 
 TEMPLATES = Path(os.environ.get("FINETUNE_SHARED", Path(__file__).parents[4] / "shared")) / "models" / "chat_templates"
+# Templates that write the date wrote this one when the published renderings were recorded
+RECORDED = datetime(2026, 11, 20, 12, tzinfo=UTC)
 published = pytest.mark.skipif(
     not TEMPLATES.is_dir(), reason="needs models/chat_templates in FINETUNE_SHARED or in ../shared"
 )
@@ -49,6 +53,7 @@ def plainly(tokenizer: Any, source: str, messages: list[dict[str, str]], generat
 
 
 @published
+@time_machine.travel(RECORDED, tick=False)
 def test_every_published_rendering_and_refusal_agrees() -> None:
     golden = json.loads((TEMPLATES / "golden_renders.json").read_text("utf-8"))
     tokenizer: Any = tiny_tokenizer()
