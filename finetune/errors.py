@@ -67,6 +67,12 @@ def missing_extra(package: str, extra: str, purpose: str) -> FinetuneError:
     )
 
 
+def some(names: Iterable[str], at_most: int = 5) -> str:
+    """List the first few of many names: `a, b, c, d, e and 12 more`."""
+    names = list(names)
+    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most:,} more" if len(names) > at_most else "")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name most like `name`, whatever their case, or None when nothing comes near."""
     spellings = {choice.lower(): choice for choice in valid}

@@ -93,7 +93,7 @@ def keep_freed_memory() -> bool:
     SmolLM2-135M in bfloat16, prefill of 64 prompts ran at 610 tokens/s with the default and 1232 without mmap, a
     training step at 522 and 570. Returns whether the setting was taken (Linux with glibc only).
     """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return False
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
     libc = ctypes.CDLL(None)
@@ -107,8 +107,14 @@ def release_freed_memory() -> None:
     Caches that grow by a token a step leave gaps that nothing fits any more: a quickstart held 13 GB at its end without
     this. Does nothing where the C library is not glibc.
     """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+    if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _has_glibc() -> bool:
+    # libc_ver reads the interpreter's file each time
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 
 
 def cache_folder() -> Path:

@@ -17,10 +17,8 @@ from finetune.data.near_duplicates import Clusters, near_duplicates, without_com
 from finetune.data.reading.sources import read_text
 from finetune.data.rows import Example
 from finetune.data.store import Store, chosen
-from finetune.errors import FinetuneError, Problem
+from finetune.errors import FinetuneError, Problem, some
 from finetune.recipe.schema import SampleSection, SplitSection
-
-_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,9 +296,9 @@ def _official(examples: Sequence[Example], test_ids: set[str], where: str) -> se
     position = {example.id: index for index, example in enumerate(examples) if example.id in test_ids}
     unknown = sorted(test_ids - position.keys())
     if unknown:
-        known = _some(repr(example.id) for example in examples[:3])
+        known = some(repr(example.id) for example in examples[:3])
         raise FinetuneError(
-            f"{len(unknown):,} of {len(test_ids):,} test ids are in no row: {_some(map(repr, unknown))}",
+            f"{len(unknown):,} of {len(test_ids):,} test ids are in no row: {some(map(repr, unknown))}",
             where=where,
             fix=f"the rows have ids such as {known}; name their column as `columns: {{id: ...}}`",
         )
@@ -313,7 +311,7 @@ def _left_near(examples: Sequence[Example], clusters: _Clusters, test: set[int],
     near = [place for place in np.flatnonzero(beside).tolist() if place not in test]
     if not near:
         return []
-    named = _some(f"{examples[index].id} ({examples[index].origin})" for index in near)
+    named = some(f"{examples[index].id} ({examples[index].origin})" for index in near)
     return [
         Problem(
             where,
@@ -334,8 +332,3 @@ def _cluster_notes(clusters: _Clusters, where: str) -> list[Problem]:
         f"the largest of {max(together):,} rows; each stays on one side of the split"
     )
     return [Problem(where, what, severity="note")]
-
-
-def _some(items: Iterable[str]) -> str:
-    items = list(items)
-    return ", ".join(items[:_NAMED]) + (f" and {len(items) - _NAMED:,} more" if len(items) > _NAMED else "")

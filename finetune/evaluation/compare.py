@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -145,7 +145,7 @@ def compare(
     """
     answers = {name: list(given) for name, given in answers_by_contestant.items()}
     _check_pairing(task, items, answers)
-    groups = list(clusters) if clusters is not None else _groups(items)
+    groups = list(clusters) if clusters is not None else clusters_of((item.id, item.group) for item in items)
     against = functools.partial(
         paired_comparison,
         binary=scorer.binary,
@@ -287,10 +287,15 @@ def _first_difference(ids: Sequence[str], given: Sequence[Answer]) -> str:
     return f"{len(ids)} items, {len(given)} answers"
 
 
-def _groups(items: Sequence[Item]) -> list[Hashable] | None:
-    if all(item.group is None for item in items):
+def clusters_of(items: Iterable[tuple[str, str | None]]) -> list[Hashable] | None:
+    """Return the cluster of each item, from its id and its group; None where no item belongs to a group.
+
+    An item without a group stands alone.
+    """
+    known = list(items)
+    if all(group is None for _, group in known):
         return None
-    return [("item", item.id) if item.group is None else ("group", item.group) for item in items]
+    return [("item", name) if group is None else ("group", group) for name, group in known]
 
 
 def _pairs(result: TaskResult) -> list[Pair]:

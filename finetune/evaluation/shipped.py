@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.data import TestItem
-from finetune.evaluation.compare import TUNED
+from finetune.evaluation.compare import TUNED, clusters_of
 from finetune.evaluation.held_out import Watch, answer, check_scorer, draw, longest_answer
 from finetune.evaluation.statistics import paired_comparison
 from finetune.evaluation.wording import decimals, with_interval
@@ -56,14 +56,13 @@ def score_file(
         # The answers may be as long as the tuned model's, however few items are left
         section = section.model_copy(update={"max_new_tokens": longest_answer(answered, section)})
     given = answer(shipped, chosen, scorer, section, stop, watch)
-    groups = [item.example.group for item in chosen]
     found = paired_comparison(
         [before[item.example.id] for item in chosen],
         [one.score for one in given],
         binary=scorer.binary,
         higher_is_better=scorer.higher_is_better,
         confidence=section.confidence,
-        clusters=None if all(group is None for group in groups) else [_cluster(item) for item in chosen],
+        clusters=clusters_of((item.example.id, item.example.group) for item in chosen),
         bounds=scorer.bounds,
         seed=seed,
     )
@@ -80,8 +79,3 @@ def score_file(
         "sentence": f"{scorer.name} {found.tuned:.{places}f} against {found.base:.{places}f} of the tuned model on "
         f"{found.n:,} items, difference {with_interval(found.difference, found.interval, places, signed=True)}",
     }
-
-
-def _cluster(item: TestItem) -> tuple[str, str]:
-    example = item.example
-    return ("item", example.id) if example.group is None else ("group", example.group)

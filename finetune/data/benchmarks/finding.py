@@ -16,12 +16,11 @@ from typing import Any, Literal
 from finetune.data.benchmarks.benchmark import Benchmark, Split
 from finetune.data.reading.sources import Source, first_rows, read_rows
 from finetune.data.rows import Rejected, Row
-from finetune.errors import FinetuneError, Problem
+from finetune.errors import FinetuneError, Problem, some
 
 Part = Split | Literal[""]
 _PARTS: tuple[Part, ...] = ("train", "validation", "test", "")
 _PEEKED = 100
-_NAMED = 5
 _DATA = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xml", ".gz"})
 # How `hf download` and `datasets` name the files of the hub's copies.
 _HUB_FILES: Mapping[Part, tuple[str, ...]] = {
@@ -277,4 +276,4 @@ def _unread(folder: Path | None, files: Mapping[str, str], where: str) -> tuple[
 
 def _some(names: Sequence[str], folder: Path | None) -> str:
     short = [str(PurePath(name).relative_to(folder)) if folder is not None else name for name in names]
-    return ", ".join(short[:_NAMED]) + (f" and {len(short) - _NAMED:,} more" if len(short) > _NAMED else "")
+    return some(short)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from finetune.data.reading.json_values import excerpt
 from finetune.data.reading.packed import Content
 from finetune.data.reading.utf8 import text_pieces
 from finetune.errors import FinetuneError
@@ -149,7 +150,7 @@ def find_columns(content: Content, dialect: Dialect, header: Header) -> Columns:
     if header == "auto":
         again = _again(first, rows)
         if again is not None:
-            why = f"{_excerpt(first[again])} in the first line occurs again below it, in column_{again + 1}"
+            why = f"{excerpt(first[again], 0, 60)} in the first line occurs again below it, in column_{again + 1}"
             return _numbered([first, *rows], why, where)
     return Columns(_named(first, where, header), in_file=True)
 
@@ -178,7 +179,7 @@ def _named(first: list[str], where: str, header: Header) -> list[str]:
     wordy = next((name for name in columns if len(name) > _LONGEST_COLUMN_NAME or "\n" in name), None)
     if wordy is not None and header == "auto":
         raise FinetuneError(
-            f"the first line does not name columns: it holds {_excerpt(wordy)}",
+            f"the first line does not name columns: it holds {excerpt(wordy, 0, 60)}",
             where=where,
             fix="put a line with the names of the columns first, or set data.header: false; where this line does name "
             "them, set data.header: true",
@@ -205,7 +206,3 @@ def _delimiter(start: str) -> str:
     first_line = re.sub(r'"[^"]*"', "", start.lstrip().partition("\n")[0])
     counts = {separator: first_line.count(separator) for separator in _DELIMITERS}
     return "," if counts[","] or not any(counts.values()) else max(counts, key=lambda separator: counts[separator])
-
-
-def _excerpt(text: str, length: int = 60) -> str:
-    return repr(text[:length]) + ("..." if len(text) > length else "")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from finetune.data.reading.json_rows import holds_lines
 from finetune.data.reading.packed import Content, FileContent, extension_of
-from finetune.errors import FinetuneError, Problem, nearest
+from finetune.errors import FinetuneError, Problem, nearest, some
 
 TABLES = (".csv", ".tsv", ".tab", ".psv")
 JSON = (".json", ".jsonl", ".ndjson")
@@ -24,7 +24,6 @@ _ABOUT = re.compile(
     r"(sha\d+|md5)(sums?)?|checksums?"
 )
 _ABOUT_TABLES = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
-_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,7 @@ class Sorted:
     def notes(self, where: str) -> tuple[Problem, ...]:
         """Say which files are not read, and why."""
         return tuple(
-            Problem(where, f"{_count(names)} set aside ({reason}): {_some(names)}", severity="note")
+            Problem(where, f"{_count(names)} set aside ({reason}): {some(names)}", severity="note")
             for reason, names in self.aside.items()
         )
 
@@ -69,11 +68,11 @@ def sort_out(contents: Iterable[Content], links: Sequence[str], below: str) -> S
     rows, texts, xml = sorted_["rows"], sorted_["documents"], sorted_["xml"]
     if texts and rows:
         raise FinetuneError(
-            f"{below!r} holds both rows ({_some(_short(rows, below))}) and documents ({_some(_short(texts, below))})",
+            f"{below!r} holds both rows ({some(_short(rows, below))}) and documents ({some(_short(texts, below))})",
             fix=f"name one kind, e.g. {_pattern(rows[0], below)!r} or {_pattern(texts[0], below)!r}",
         )
     if not (rows or texts or xml):
-        found = "; ".join(f"{_some(names)}: {reason}" for reason, names in aside.items()) or "it is empty"
+        found = "; ".join(f"{some(names)}: {reason}" for reason, names in aside.items()) or "it is empty"
         fix = f"rows are read from {' '.join(EXTENSIONS)}, documents from {' '.join(sorted(documents))}"
         raise FinetuneError(f"{below!r} holds nothing to learn from ({found})", fix=fix)
     if texts:
@@ -162,10 +161,6 @@ def _kind(content: Content, name: str, documents: frozenset[str]) -> str:
 
 def _count(names: Sequence[str]) -> str:
     return "1 file" if len(names) == 1 else f"{len(names):,} files"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
 
 
 def _short(contents: Sequence[Content], below: str) -> list[str]:

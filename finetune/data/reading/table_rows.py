@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 
 from finetune.data.reading.csv_dialects import Columns, Dialect, find_columns, find_dialect, records
+from finetune.data.reading.json_values import excerpt
 from finetune.data.reading.packed import Content
 from finetune.data.reading.records import Records
 from finetune.data.reading.utf8 import head
@@ -52,7 +53,7 @@ def _rows(content: Content, dialect: Dialect, columns: Columns) -> Iterator[Row 
         elif len(fields) != len(names):
             count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
             said = dialect.delimiter.join(fields)
-            yield Rejected(origin, "wrong number of fields", f"{count} {expected}: {_excerpt(said)}")
+            yield Rejected(origin, "wrong number of fields", f"{count} {expected}: {excerpt(said, 0, 60)}")
         else:
             yield Row(origin, dict(zip(names, fields, strict=True)))
     if empty:
@@ -67,7 +68,3 @@ def _broken(error: csv.Error, origin: Origin) -> Rejected:
             fix='close the quote, or double it ("") where it is part of the text',
         )
     return Rejected(origin, "broken CSV", str(error), 'double a quote ("") that is part of a text')
-
-
-def _excerpt(text: str, length: int = 60) -> str:
-    return repr(text[:length]) + ("..." if len(text) > length else "")
