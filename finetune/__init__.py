@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finetune.errors import FinetuneError as FinetuneError
     from finetune.notebook import check as check
+    from finetune.notebook import compare_runs as compare_runs
     from finetune.notebook import evaluate as evaluate
     from finetune.notebook import export as export
     from finetune.notebook import inspect as inspect
@@ -29,6 +30,7 @@ _HOMES = {
     "FinetuneError": "finetune.errors",
     "Recipe": "finetune.recipe",
     "check": "finetune.notebook",
+    "compare_runs": "finetune.notebook",
     "evaluate": "finetune.notebook",
     "export": "finetune.notebook",
     "inspect": "finetune.notebook",

@@ -46,11 +46,19 @@ def inspect_machine() -> Machine:
     """Find the device: the first CUDA GPU, else the CPU."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        return Machine("cuda", properties.name, properties.total_memory, cores, torch.cuda.is_bf16_supported(False))
-    return Machine("cpu", _cpu_name(), _ram(), cores, _cpu_has_bfloat16())
+        return Machine("cuda", properties.name, properties.total_memory, _cores(), torch.cuda.is_bf16_supported(False))
+    return processor()
+
+
+def processor() -> Machine:
+    """Return the processor, whether or not there is a GPU beside it."""
+    return Machine("cpu", _cpu_name(), _ram(), _cores(), _cpu_has_bfloat16())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_capabilities() -> dict[str, Any]:
@@ -141,6 +149,21 @@ def require_disk(folder: Path, needed: int, purpose: str) -> None:
             where=str(folder),
             fix="free some space, or set run.folder to another disk",
         )
+
+
+def reset_peak_memory() -> bool:
+    """Let `peak_memory` begin anew with what is held now; tells whether this system can (Linux, or a GPU)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    try:
+        # 5 sets the peak to the present resident set (proc(5))
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
 def peak_memory() -> int:

@@ -20,6 +20,7 @@ from finetune.tracking import Figures, read_metrics
 
 if TYPE_CHECKING:
     from finetune.data.inspection import Inspection
+    from finetune.evaluation.across import Across
 
 
 @contextlib.contextmanager
@@ -111,6 +112,18 @@ def evaluate(work: Run) -> Evaluation:
 def export(work: Run, to: str | None = None) -> Exports:
     """Write and prove the recipe's exports, or one kind such as `merged` or `merged:float16`."""
     return pipeline.export(work, to)
+
+
+@calm()
+def compare_runs(*folders: str | Path) -> Across:
+    """Compare evaluated runs with the first of them on the test items that they have in common.
+
+    Raises:
+        FinetuneError: fewer than two runs, one that was not evaluated, or nothing that could be compared.
+    """
+    from finetune.evaluation.across import compare_runs as compare
+
+    return compare(folders)
 
 
 def open_run(path: str | Path) -> Run:

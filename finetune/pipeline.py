@@ -7,7 +7,7 @@ stopped: finished stages are taken as they are, an interrupted training resumes 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from finetune.tracking import Tracker, Trackers, open_trackers
 
 if TYPE_CHECKING:
     from finetune.data.inspection import Inspection
+    from finetune.evaluation import Across
     from finetune.exporting import Verification
 
 # Rows may be this long, in tokens, where a base does not say what it takes
@@ -45,11 +46,15 @@ def run(recipe: Recipe, *, tell: Tell = silent, quiet: bool = True) -> RunResult
     Raises:
         FinetuneError: something the user can mend; nothing half-written is left.
     """
+    from finetune.contest import require_tasks
+
     work = _opened(recipe, tell)
-    _require_scorer(work)
+    require_tasks(work, tell=lambda said: tell(f"evaluate {said}"))
     _train(work, tell=tell, quiet=quiet)
     evaluation = evaluate(work, tell=tell, quiet=quiet)
     exports = export(work, tell=tell)
+    # Exported files may be contestants too; what was answered before is not asked again
+    evaluation = evaluate(work, tell=tell, quiet=quiet)
     page = report(work)
     tell(f"report   {page}")
     return results.collect(work.folder, recipe, evaluation, exports, page)
@@ -74,30 +79,18 @@ def _opened(recipe: Recipe, tell: Tell) -> Run:
     tell(f"base     {work.base.name} on {work.machine}")
     for note in work.notes:
         tell(str(note))
+    tell(f"data     {results.data_line(work.data.certificate)}")
+    if work.data.cached is not None:
+        tell(f"data     tokens taken from the cache: {work.data.cached}")
     return work
-
-
-def _require_scorer(work: Run) -> None:
-    """Refuse held-out rows that cannot be judged while that costs nothing."""
-    from finetune.evaluation import check_scorer
-
-    check_scorer(
-        work.recipe.evaluate,
-        work.data.test,
-        labels=work.data.labels,
-        raw_text=work.data.raw_text,
-        seed=work.recipe.run.seed,
-    )
 
 
 def _train(work: Run, *, tell: Tell, quiet: bool, watcher: Tracker | None = None) -> None:
     recipe, folder = work.recipe, work.create()
-    tell(f"data     {results.data_line(work.data.certificate)}")
-    if work.data.cached is not None:
-        tell(f"data     tokens taken from the cache: {work.data.cached}")
     if folder.finished("train") is not None and folder.has_result():
         tell(f"train    done before, in {folder.trained()}")
         return
+    from finetune.keeping import forgetting_watch
     from finetune.models import count_trainable
     from finetune.training import resume_point, step_of
     from finetune.training import train as fit
@@ -129,6 +122,7 @@ def _train(work: Run, *, tell: Tell, quiet: bool, watcher: Tracker | None = None
         tracker=tracker,
         resume=checkpoint,
         quiet=quiet,
+        forgetting=forgetting_watch(work, model),
     )
     facts = {**done.as_dict(), "trainable": trainable.learning, "parameters": trainable.total}
     tracker.finish({key: value for key, value in facts.items() if isinstance(value, (int, float))})
@@ -139,29 +133,19 @@ def _train(work: Run, *, tell: Tell, quiet: bool, watcher: Tracker | None = None
 
 
 def evaluate(work: Run, *, tell: Tell = silent, quiet: bool = True) -> Evaluation:
-    """Let base and tuned answer the held-out rows, and say what can be concluded."""
-    from finetune.evaluation import answer_records, verdict_sentence
-    from finetune.evaluation import evaluate as compare
+    """Let base, tuned and whom the recipe names answer every task, and say what can be concluded.
 
-    settings = work.recipe.evaluate.model_dump(mode="json")
+    Raises:
+        FinetuneError: the run has not been trained, or a contestant that cannot be opened.
+    """
+    from finetune.contest import contest_settings, hold
+
+    settings = contest_settings(work)
     before = work.folder.finished("evaluate")
     if before is not None and before["settings"] == settings and Evaluation.path(work.folder).exists():
         return Evaluation.read(work.folder)
-    result = compare(
-        work.recipe.evaluate,
-        work.data.test,
-        [work.untuned(), work.tuned()],
-        train_references=work.data.train_references,
-        labels=work.data.labels,
-        raw_text=work.data.raw_text,
-        stop=work.data.stop,
-        decode=lambda tokens: str(work.tokenizer.decode(tokens)),
-        seed=work.recipe.run.seed,
-        watch=None if quiet else results.progress_on_terminal(),
-    )
-    evaluation = Evaluation.write(work.folder, result, answer_records(result))
-    work.folder.finish("evaluate", settings=settings, sentence=verdict_sentence(result))
-    tell(f"evaluate {verdict_sentence(result)}")
+    evaluation = hold(work, tell=tell, quiet=quiet)
+    work.folder.finish("evaluate", settings=settings, sentence=" ".join(evaluation.sentences))
     return evaluation
 
 
@@ -206,6 +190,25 @@ def report(work: Run) -> Path:
     page = work.folder.path / "report.html"
     write_text(page, report_html(records))
     return page
+
+
+def compare_runs(folders: Sequence[Path], page: Path) -> Across:
+    """Compare runs on the test items that they have in common, and write the page that says so.
+
+    Args:
+        folders: run folders; the first is the one that the others are compared with.
+        page: where the page is written.
+
+    Raises:
+        FinetuneError: a folder without an evaluation, or runs that have nothing in common.
+    """
+    from finetune.evaluation import across_html
+    from finetune.evaluation import compare_runs as compare
+    from finetune.rundir import write_text
+
+    found = compare(folders)
+    write_text(page, across_html(found))
+    return found
 
 
 def inspect(recipe: Recipe, *, rows: int = 3) -> Inspection:
@@ -257,6 +260,7 @@ def check(recipe: Recipe) -> Checked:
 
     Collects problems instead of raising the first one.
     """
+    from finetune.contest import require_tasks
     from finetune.data import read_corpus
 
     work = Run(recipe)
@@ -281,5 +285,5 @@ def check(recipe: Recipe) -> Checked:
     if data is None:
         return Checked(tuple(problems), None)
     problems.extend(data.certificate.problems)
-    attempt(lambda: _require_scorer(work))
+    attempt(lambda: require_tasks(work, tell=lambda said: problems.append(Problem("", said, severity="note"))))
     return Checked(tuple(problems), json.loads(json.dumps(data.certificate.as_dict())))

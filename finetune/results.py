@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,8 +16,6 @@ from finetune.recipe import Export, GgufExport, MergedExport, OllamaExport, Reci
 from finetune.rundir import RunFolder, write_json, write_json_lines
 
 if TYPE_CHECKING:
-    from finetune.evaluation import TaskResult
-    from finetune.evaluation.held_out import Watch
     from finetune.exporting import ProofRow, Verification
     from finetune.training import Training
 
@@ -58,19 +57,27 @@ def _problem(problem: Problem) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The comparison of tuned and base, one entry a task (the keys are those of `evaluation/results.json`)."""
+    """The comparison of tuned and base (the keys are those of `evaluation/results.json`).
+
+    Attributes:
+        tasks: one entry a task.
+        forgetting: what the tuned model lost of what its base knew, None where it was not measured.
+        cost: what an answer costs each contestant.
+        sameness: the proof that all were asked the same.
+    """
 
     tasks: tuple[dict[str, Any], ...]
+    forgetting: dict[str, Any] | None = None
+    cost: dict[str, Any] = field(default_factory=dict)
+    sameness: dict[str, Any] | None = None
 
-    @classmethod
-    def write(cls, folder: RunFolder, result: TaskResult, answers: list[dict[str, Any]]) -> Evaluation:
-        """Write `evaluation/`: every answer, then the results."""
-        from finetune.evaluation import as_json
+    def write(self, folder: RunFolder, answers: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Write `evaluation/`: every answer, a file a task, then the results."""
+        from finetune.evaluation import answers_name
 
-        evaluation = cls((as_json(result),))
-        write_json_lines(folder.evaluation / "answers.jsonl", answers)
-        write_json(cls.path(folder), {"tasks": list(evaluation.tasks)})
-        return evaluation
+        for task, records in answers.items():
+            write_json_lines(folder.evaluation / answers_name(task), records)
+        write_json(self.path(folder), self.as_dict())
 
     @staticmethod
     def path(folder: RunFolder) -> Path:
@@ -84,34 +91,43 @@ class Evaluation:
         Raises:
             FinetuneError: the run has not been evaluated, or the file is damaged.
         """
-        return cls(tuple(_read(cls.path(folder), "finetune evaluate RUN")["tasks"]))
+        found = _read(cls.path(folder), "finetune evaluate RUN")
+        return cls(tuple(found["tasks"]), found.get("forgetting"), found.get("cost") or {}, found.get("sameness"))
 
     @property
     def verdicts(self) -> list[str]:
-        return [str(task["verdict"]) for task in self.tasks]
+        """The verdict of each task, corrected for their number; `better but forgets` is one."""
+        from finetune.evaluation import run_verdict
+
+        return [run_verdict(task, self.forgetting) for task in self.tasks]
 
     def meets(self, requirement: str) -> bool:
         """Whether every verdict is what the recipe's `evaluate.require` asks for."""
         allowed = {
             "better": {"better"},
-            "not_worse": {"better", "no detectable difference", "too few items to tell"},
+            "not_worse": {"better", "better but forgets", "no detectable difference", "too few items to tell"},
         }
         return requirement == "nothing" or all(verdict in allowed[requirement] for verdict in self.verdicts)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"tasks": list(self.tasks)}
+        return {
+            "tasks": list(self.tasks),
+            "forgetting": self.forgetting,
+            "cost": self.cost,
+            "sameness": self.sameness,
+        }
+
+    @property
+    def sentences(self) -> list[str]:
+        """What can be concluded, a sentence a task, and what was forgotten."""
+        from finetune.evaluation import outcomes
+
+        return [one.text for one in outcomes(self.tasks, self.forgetting)]
 
     def _repr_html_(self) -> str:
-        from finetune.evaluation.facts import score_rows
+        from finetune.evaluation import evaluation_fragment
 
-        return "".join(
-            f"<p><b>{html.escape(task['sentence'])}</b></p>"
-            + _table(
-                (str(task["scorer"]), "score", f"interval ({task['confidence']:.0%})"),
-                [(row["label"], row["score"], row["interval"]) for row in score_rows(task)],
-            )
-            for task in self.tasks
-        )
+        return evaluation_fragment(self.as_dict())
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +262,11 @@ def data_line(certificate: Certificate) -> str:
 def training_line(done: Training) -> str:
     """Say the training stage in a line."""
     validation = "" if done.validation_loss is None else f", validation {done.validation_loss:.3f}"
+    rise = "" if done.forgetting is None else f", general texts {done.forgetting:+.3f} bits per byte"
+    beyond = " (no checkpoint stayed within train.max_forgetting)" if done.forgets else ""
     return (
         f"{done.steps} steps, {done.tokens:,} tokens in {done.seconds:.0f} s ({done.tokens_per_second:,.0f} tokens/s); "
-        f"loss {done.loss:.3f}{validation}; step {done.kept_step} kept"
+        f"loss {done.loss:.3f}{validation}{rise}; step {done.kept_step} kept{beyond}"
     )
 
 
@@ -283,27 +301,16 @@ def export_section(to: str, recipe: Recipe) -> Export:
     return section.model_copy(update={key: form} if form else {})
 
 
-def progress_on_terminal() -> Watch:
-    """Return a watcher that draws one bar a contestant on standard error."""
+@contextmanager
+def progress_on_terminal(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """Yield what is told how much of `total` is done and draws a bar on standard error; None where `quiet`."""
+    if quiet:
+        yield None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    tasks: dict[str, Any] = {}
-
-    def watch(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            progress.start()
-            tasks[name] = progress.add_task(f"{name} answers", total=total)
-        progress.update(tasks[name], completed=done)
-        if done == total:
-            progress.stop()
-
-    return watch
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda done: progress.update(bar, completed=done)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data import Message, Prepared, prepare
 from finetune.data.chat.encoder import ChatEncoder
+from finetune.data.tasks import read_task
 from finetune.errors import FinetuneError, Problem
 from finetune.hardware import Machine, inspect_machine, require_disk, resolve_dtype
 from finetune.models import (
@@ -40,13 +41,17 @@ from finetune.recipe import (
     load_recipe,
     to_yaml,
 )
-from finetune.rundir import RunFolder, create_run, open_run, write_json, write_json_lines
+from finetune.recipe.tasks import DataTask, EvaluateTask, HeldOutTask, LmEvalTask
+from finetune.rundir import RunFolder, create_run, file_hash, open_run, write_json, write_json_lines
 from finetune.runtimes import TransformersRuntime
 from finetune.tracking import read_metrics
 
 if TYPE_CHECKING:
     import pandas
     from transformers import PreTrainedTokenizerBase
+
+    from finetune.evaluation import Task
+    from finetune.evaluation.lm_eval_prepare import LmEval
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "gguf", "xllamacpp")
 
@@ -160,6 +165,9 @@ class Run:
             values.update({f"{section}.{key}": value for key, value in entries.items()})
         data = self.recipe.data.model_dump(mode="json", exclude={"train", "validation", "test"})
         values.update({f"data.{key}": value for key, value in data.items()})
+        texts = self.recipe.evaluate.forgetting.texts
+        if self.recipe.train.max_forgetting is not None:
+            values["evaluate.forgetting.texts"] = file_hash(Path(texts)) if texts else None
         values["data.files"] = sorted(self.data.certificate.files.values())
         values["run.seed"] = self.recipe.run.seed
         return values
@@ -208,6 +216,62 @@ class Run:
     def data(self) -> Prepared:
         return prepare(self.recipe, self.tokenizer, context_length=context_length(self.base))
 
+    @cached_property
+    def tasks(self) -> tuple[Task | LmEval, ...]:
+        """Everything that is asked, in the order of `evaluate.tasks`.
+
+        Raises:
+            FinetuneError: items that cannot be asked or judged.
+        """
+        return tuple(map(self._task, self.recipe.evaluate.tasks))
+
+    def _task(self, section: EvaluateTask) -> Task | LmEval:
+        from finetune.evaluation.lm_eval_prepare import prepare_lm_eval
+
+        if isinstance(section, HeldOutTask):
+            return self.held_out
+        if isinstance(section, LmEvalTask):
+            return prepare_lm_eval(section, self.tokenizer, context_length=context_length(self.base))
+        return self._data_task(section)
+
+    def _data_task(self, section: DataTask) -> Task:
+        from finetune.evaluation import make_task
+
+        read = read_task(section, self.recipe, self.tokenizer, context_length=context_length(self.base))
+        choosing = {None: section.scorer, True: "likelihood_norm", False: "likelihood"}[read.normalised]
+        # The items are drawn already
+        judging = {"max_items": None, "scorer": choosing, "fields": section.fields, "schema_file": section.schema_file}
+        return make_task(
+            self.recipe.evaluate.model_copy(update={**judging, "max_new_tokens": section.max_new_tokens}),
+            read.items,
+            name=read.name,
+            train_references=read.train_references,
+            labels=read.labels,
+            raw_text=read.raw_text,
+            stop=read.stop,
+            seed=section.seed,
+            notes=[str(note) for note in read.notes],
+        )
+
+    @cached_property
+    def held_out(self) -> Task:
+        """The recipe's own test rows as a task.
+
+        Raises:
+            FinetuneError: there are none, or the scorer does not fit them.
+        """
+        from finetune.evaluation import make_task
+
+        return make_task(
+            self.recipe.evaluate,
+            self.data.test,
+            train_references=self.data.train_references,
+            labels=self.data.labels,
+            raw_text=self.data.raw_text,
+            stop=self.data.stop,
+            seed=self.recipe.run.seed,
+        )
+
     def _load_base(self, method: Method) -> Any:
         import torch
 
@@ -244,12 +308,13 @@ class Run:
         if self._model is None:
             trained = self.folder.trained()
             if isinstance(self.recipe.method, FullMethod):
-                self._model = self._load_folder(trained).eval()
+                self._model = self.load_folder(trained).eval()
             else:
                 self._model = attach_trained(self._load_base(self.recipe.method), trained)
         return self._model
 
-    def _load_folder(self, path: Path) -> Any:
+    def load_folder(self, path: Path) -> Any:
+        """Load a model folder of the run in the recipe's number format."""
         return load_model(
             folder_base(path), dtype=resolve_dtype(self.recipe.model.dtype, self.machine), device=self.machine.device
         )

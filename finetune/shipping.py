@@ -127,13 +127,10 @@ def _with_task(work: Run, proof: Verification, trained: Trained, at_most: int | 
     records: list[dict[str, Any]] = [json.loads(line) for line in answers.read_text("utf-8").split("\n") if line]
     with LlamaCppRuntime(Path(proof.path), trained.tokenizer, name=Path(proof.path).name) as shipped:
         task = score_file(
-            work.recipe.evaluate,
-            work.data.test,
+            work.held_out,
             shipped,
             records,
-            labels=work.data.labels,
-            raw_text=work.data.raw_text,
-            stop=work.data.stop,
+            confidence=work.recipe.evaluate.confidence,
             seed=work.recipe.run.seed,
             at_most=at_most,
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from finetune.data.certificate import Certificate
 from finetune.errors import Problem
 from finetune.evaluation import answer_records, as_json
+from finetune.evaluation.baseline import trivial_baseline
 from finetune.evaluation.compare import Answer, Item, TaskResult, compare
-from finetune.evaluation.scorers import json_fields_scorer, trivial_baseline
+from finetune.evaluation.json_scorers import json_fields_scorer
+from finetune.evaluation.scorer import Score, right_or_wrong
 from finetune.exporting.verify import Verification
 from finetune.rundir import RunFolder, create_run, write_json, write_json_lines, write_text
 from finetune.training.session import Training
@@ -88,6 +91,8 @@ def add_training(folder: RunFolder) -> None:
         epochs=1.0,
         loss=0.3471,
         validation_loss=0.4102,
+        forgetting=None,
+        forgets=False,
         tokens=163_204,
         tokens_per_second=521.4,
         seconds=331.0,
@@ -207,3 +212,167 @@ def certificate() -> Certificate:
         template="ef" * 32,
         problems=(Problem("data/tickets/train.jsonl:17", "empty answer: 'answer' is empty", "fill it in", "warning"),),
     )
+
+
+# ------------------------------------------------------------------------------------- all that an evaluation can hold
+
+CONTESTANTS = ("base", "tuned", "frontier")
+
+
+def whole_run(path: Path, *, forgets: bool = False, seed: int = 0, tuned_right: float = 0.85) -> RunFolder:
+    """A run with two tasks (tickets better, capitals a tie with planted regressions), and every panel filled."""
+    folder = new_run(path, **{"run.seed": seed})
+    add_training(folder)
+    add_whole_evaluation(folder, forgets=forgets, tuned_right=tuned_right)
+    write_json(folder.exports / "verification.json", {"merged": verification().as_dict()})
+    folder.finish("export", settings=[])
+    return folder
+
+
+def add_whole_evaluation(folder: RunFolder, *, forgets: bool = False, tuned_right: float = 0.85) -> None:
+    """Write `evaluation/` with tasks, leaks, slices, calibration, forgetting, cost and proof of sameness."""
+    tickets, capitals = ticket_result(tuned_right=tuned_right), capitals_result()
+    write_json_lines(folder.evaluation / "answers.jsonl", answer_records(tickets))
+    write_json_lines(folder.evaluation / "answers-capitals.jsonl", answer_records(capitals))
+    results = {
+        "tasks": [
+            {**as_json(tickets), **_corrected(0.0, "better"), "leak": leak(), "slices": slices(), "regressions": []},
+            {
+                **as_json(capitals),
+                **_corrected(0.75, "no detectable difference"),
+                "minimum_detectable_planned": 0.1234,
+                "calibration": {"base": calibration(0.25), "tuned": calibration(0.04)},
+                "regressions": ["c-03", "c-17"],
+            },
+        ],
+        "forgetting": forgetting(forgets=forgets),
+        "cost": cost(),
+        "sameness": sameness(),
+    }
+    write_json(folder.evaluation / "results.json", results)
+    folder.finish("evaluate", settings={})
+
+
+def _corrected(p_holm: float, verdict: str) -> dict[str, Any]:
+    return {"p_holm": p_holm, "holm": {"tasks": 2, "verdict": verdict}}
+
+
+def capitals_result() -> TaskResult:
+    """Sixty questions of two choices: base and tuned are right equally often; tuned has lost items 3 and 17."""
+    scorer = right_or_wrong("exact", lambda answer, reference: Score(float(answer == reference)), "the same text")
+    items = [Item(id=f"c-{n:02}", reference="Bern", prompt_text=f"Capital {n}?") for n in range(60)]
+    wrong = {"base": {4, 21, 30, 31}, "tuned": {3, 17, 30, 31}, "frontier": set()}
+    given = {
+        name: [
+            Answer(
+                item_id=item.id,
+                prompt_hash=item.id,
+                text="Basel" if number in wrong[name] else "Bern",
+                ended=True,
+                tokens=2,
+                score=0.0 if number in wrong[name] else 1.0,
+            )
+            for number, item in enumerate(items)
+        ]
+        for name in CONTESTANTS
+    }
+    return compare("capitals", scorer, items, given, baseline=None, confidence=0.95)
+
+
+def leak(shared: int = 2) -> dict[str, Any]:
+    kinds = ("exact", "13-gram", "normalised", "contained")
+    clean = ticket_result(n=118).comparison
+    return {
+        "overlap": [
+            {
+                "id": f"T-{number:05}",
+                "kind": kinds[number % 4],
+                "share": 1.0 if number % 4 == 0 else 0.62,
+                "train_id": f"train-{number}",
+                "train_where": f"tickets.jsonl:{number + 1}",
+            }
+            for number in range(shared)
+        ],
+        "n_clean": 120 - shared,
+        "clean": json.loads(json.dumps(asdict(clean))),
+        "sentence": f"{shared} of 120 test items share text with the training rows.",
+    }
+
+
+def slices() -> list[dict[str, Any]]:
+    one = {"column": "channel", "base": 0.06, "tuned": 0.88, "difference": 0.82, "interval": [0.7, 0.9]}
+    return [
+        {**one, "value": "mail", "n": 70, "verdict": "better"},
+        {**one, "value": "<b>phone</b>", "n": 6, "tuned": 0.1, "difference": 0.04, "interval": [-0.2, 0.28]}
+        | {"verdict": "too few items to tell"},
+    ]
+
+
+def calibration(gap: float) -> dict[str, Any]:
+    bins = [
+        {"low": n / 10, "high": (n + 1) / 10, "n": n, "confidence": n / 10 + 0.05, "accuracy": max(0, n / 10 - gap)}
+        for n in range(10)
+    ]
+    return {"n": 45, "ece": gap, "ece_if_calibrated": 0.03, "brier": 0.16 + gap / 4, "bins": bins}
+
+
+def forgetting(*, forgets: bool = False) -> dict[str, Any]:
+    lost = -0.2 if forgets else -0.01
+    return {
+        "margin": 0.05,
+        "items": 100,
+        "text_bits": {"base": 0.91, "tuned": 0.93, "difference": 0.02, "interval": [0.01, 0.03], "n": 40},
+        "choices": {
+            "base": 0.5,
+            "tuned": 0.5 + lost,
+            "difference": lost,
+            "interval": [lost - 0.03, lost + 0.03],
+            "n": 60,
+        },
+        "questions_margin": 0.1,
+        "lost": ["question-07"] if forgets else [],
+        "kl": {"mean": 0.0312, "max": 1.4, "positions": 512},
+        "forgets": forgets,
+        "verdict": "forgets" if forgets else "keeps",
+        "sentence": "Tuned lost what its base could do: 20 points on general questions."
+        if forgets
+        else "Tuned keeps what its base could do, within 5 points.",
+    }
+
+
+def cost() -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "tokens_per_second": 61.2,
+        "peak_memory": 700 * 1024**2,
+        "size_bytes": 91_700_000,
+        "requests": 24,
+    }
+    own |= {"hardware": "x86_64 (cpu), 2 cores", "price_per_thousand_requests": None, "currency": None}
+    return {
+        "base": {"latency_p50": 0.52, "latency_p95": 0.9, **own},
+        "tuned": {"latency_p50": 0.45, "latency_p95": 1.3, **own},
+        "frontier": {
+            "latency_p50": 1.25,
+            "latency_p95": 3.5,
+            "tokens_per_second": 80.0,
+            "peak_memory": None,
+            "size_bytes": None,
+            "requests": 24,
+            "hardware": "https://example.org (large), the way there included",
+            "price_per_thousand_requests": 1.2,
+            "currency": "USD",
+        },
+    }
+
+
+def sameness() -> dict[str, Any]:
+    return {
+        "items": "ab" * 32,
+        "prompts": {"base": "cd" * 32, "tuned": "cd" * 32},
+        "template": {"base": "ef" * 32, "tuned": "ef" * 32},
+        "tokenizer": {"base": "12" * 32, "tuned": "12" * 32},
+        "dtype": {"base": "float32", "tuned": "bfloat16"},
+        "batch": {"base": "16", "tuned": "16"},
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "sentence": "Base and tuned got the same 180 prompts, token by token.",
+    }

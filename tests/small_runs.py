@@ -65,7 +65,7 @@ def settings(base: Path, corpus: Path, runs: Path, **changes: dict[str, Any]) ->
         "data": {"train": str(corpus), "max_length": 128},
         "method": {"kind": "lora", "rank": 4},
         "train": {"steps": 4, "batch_size": 8, "learning_rate": 0.02, "eval_every": 2},
-        "evaluate": {"require": "nothing"},
+        "evaluate": {"require": "nothing", "cost": {"requests": 2, "warm_up": 1}},
         # A model of random weights finds some tokens nearly equally likely
         "export": [{"kind": "merged", "min_top1": 0.98}],
         "run": {"name": "run", "folder": str(runs)},

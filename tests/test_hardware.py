@@ -17,6 +17,7 @@ from finetune.hardware import (
     inspect_machine,
     keep_freed_memory,
     peak_memory,
+    processor,
     require_disk,
     resolve_dtype,
 )
@@ -111,3 +112,34 @@ def test_peak_memory_grows_with_what_is_held() -> None:
     # 64 Mi floats of four bytes
     assert after - before == pytest.approx(256 * 2**20, rel=0.1)
     assert peak_memory() > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="Linux tells a process's own peak")
+def test_peak_memory_begins_anew_when_asked() -> None:
+    code = """
+import torch
+from finetune.hardware import peak_memory, reset_peak_memory
+held = torch.ones(64 * 2**20)
+before = peak_memory()
+del held
+known = reset_peak_memory()
+after = peak_memory()
+held = torch.ones(32 * 2**20)
+print(int(known), before, after, peak_memory())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    known, before, after, again = map(int, done.stdout.split())
+    if known:
+        assert before - after == pytest.approx(256 * 2**20, rel=0.1)
+        assert again - after == pytest.approx(128 * 2**20, rel=0.1)
+    else:
+        assert before == after
+
+
+def test_the_processor_is_known_beside_a_gpu() -> None:
+    found = processor()
+    assert found.device == "cpu"
+    assert found.name
+    assert found.cores == inspect_machine().cores
+    if not torch.cuda.is_available():
+        assert found == inspect_machine()

@@ -16,7 +16,7 @@ from finetune.data.view import NOT_LEARNED, STYLE
 from finetune.notebook import LiveCurve, calm, in_notebook
 from finetune.recipe import recipe_from_dict
 from finetune.results import Evaluation, Exports, RunResult
-from tests.run_records import finished_run
+from tests.run_records import finished_run, ticket_result
 from tests.small_runs import questions, settings, small_recipe, tickets, write_lines
 
 GREEN = re.compile(rf'<span style="{re.escape(STYLE)}">([^<]*)</span>')
@@ -100,6 +100,16 @@ def test_a_failed_verification_is_shouted(tmp_path: Path) -> None:
     exports = Exports.read(finished_run(tmp_path / "run"))
     name, proof = next(iter(exports.proofs.items()))
     assert ">FAILED</td>" in Exports({name: {**proof, "passed": False}})._repr_html_()
+
+
+def test_runs_are_compared(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        finished_run(tmp_path / name, result=ticket_result(n=12))
+    found = ft.compare_runs(tmp_path / "a", str(tmp_path / "b"))
+    assert [run.name for run in found.runs] == ["a", "b"]
+    assert "No detectable difference between b and a on held-out" in found._repr_html_()
+    with pytest.raises(ft.FinetuneError, match="one run alone has nothing to be compared with"):
+        ft.compare_runs(tmp_path / "a")
 
 
 # ------------------------------------------------------------------------------------------------------------- curve

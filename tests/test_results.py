@@ -12,6 +12,7 @@ import pytest
 from finetune.data import Example, Message, Origin, Prepared, TestItem, TokenRow
 from finetune.data.formats.recognise import Recognition
 from finetune.errors import FinetuneError, Problem
+from finetune.evaluation import as_json
 from finetune.recipe import GgufExport, MergedExport, OllamaExport, recipe_from_dict
 from finetune.results import (
     PROOF_ROWS,
@@ -38,10 +39,14 @@ def evaluation(*verdicts: str) -> Evaluation:
 def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = new_run(tmp_path / "run")
     result = ticket_result(n=12)
-    written = Evaluation.write(folder, result, [{"id": "a"}, {"id": "b"}])
+    kept = {"sentence": "It keeps.", "forgets": False, "verdict": "keeps"}
+    written = Evaluation((as_json(result),), forgetting=kept, cost={"base": {"requests": 8}})
+    written.write(folder, {"held-out": [{"id": "a"}, {"id": "b"}], "arc": [{"id": "c"}]})
     assert Evaluation.read(folder).as_dict() == json.loads(json.dumps(written.as_dict()))
     assert written.verdicts == ["better"]
     assert (folder.evaluation / "answers.jsonl").read_text() == '{"id": "a"}\n{"id": "b"}\n'
+    assert (folder.evaluation / "answers-arc.jsonl").read_text() == '{"id": "c"}\n'
+    assert written.sentences == [written.tasks[0]["sentence"], "It keeps."]
 
 
 def test_proofs_are_added_to_those_before(tmp_path: Path) -> None:
@@ -108,10 +113,9 @@ def test_a_check_passes_with_warnings_and_not_with_errors() -> None:
     assert "b:3: &lt;wrong&gt;" in failed._repr_html_()
 
 
-def test_tables_escape_what_comes_from_data(tmp_path: Path) -> None:
-    folder = new_run(tmp_path / "run")
+def test_tables_escape_what_comes_from_data() -> None:
     hostile = "<script>alert(1)</script>"
-    result = Evaluation.write(folder, ticket_result(n=12, texts={0: hostile}), [])
+    result = Evaluation((as_json(ticket_result(n=12, texts={0: hostile})),))
     proofs = Exports({hostile: {**verification().as_dict(), "path": hostile}})
     run = RunResult(run=hostile, data={}, train={}, evaluation=result, exports=proofs, report=hostile, passed=True)
     page = run._repr_html_()
@@ -142,6 +146,7 @@ def prepared(test: list[TestItem], *, raw_text: bool = False) -> Prepared:
         certificate=certificate(),
         recognition=Recognition(format="messages", columns={}, why=""),
         labels=None,
+        train_examples=[],
         train_references=[],
         stop=(3,),
         dropped=[],

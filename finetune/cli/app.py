@@ -159,11 +159,22 @@ def verify(
 
 
 @app.command(cls=Verb)
-def report(run: RunPath) -> int:
-    """Make the report page and the model card of a run again."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run folder, or several to compare.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="Where the page that compares several runs is written.")] = Path(
+        "comparison.html"
+    ),
+    as_json: Json = False,
+) -> int:
+    """Make the report page and the model card of a run again, or compare several runs on what they have in common."""
     from finetune import pipeline
 
-    show(None, as_json=False, text=str(pipeline.report(_opened(run))))
+    if len(runs) == 1:
+        page = pipeline.report(_opened(runs[0]))
+        show({"report": str(page)}, as_json=as_json, text=str(page))
+        return DONE
+    found = pipeline.compare_runs(runs, out)
+    show({**found.as_dict(), "report": str(out)}, as_json=as_json, text="\n".join([*found.sentences, f"report: {out}"]))
     return DONE
 
 

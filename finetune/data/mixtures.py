@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from finetune.data.benchmarks import BENCHMARKS, Found, adapt, find
-from finetune.data.formats.examples import known_labels, to_examples
+from finetune.data.formats.examples import Change, known_labels, to_examples
 from finetune.data.formats.examples import labels as labels_of
 from finetune.data.formats.recognise import Recognition, recognise, recognise_benchmark
 from finetune.data.reading.sources import read_rows
@@ -105,24 +105,34 @@ def read_parts(recipe: Recipe, key: Key, trained: Sequence[Part] = ()) -> list[P
     return parts
 
 
-def read_source(section: DataSection, *, where: str) -> Part:
-    """Read the one source of a `data` section that no recipe holds; `where` is put before all problems.
+def read_source(section: DataSection, *, where: str, like: Part | None = None, change: Change | None = None) -> Part:
+    """Read the one source of a `data` section that no recipe holds.
+
+    Args:
+        section: the section.
+        where: put before all problems.
+        like: a source whose rows these read as, with its classes.
+        change: makes another content of a row's fields and the one that its format makes.
 
     Raises:
         FinetuneError: the rows cannot be read or recognised.
     """
-    place = _Place(section, where, lambda key: where, False)
-    return _read_part(place, SourceSection(path=section.train), _names(section, "train")[0], (), None)
+    place = _Place(section, where, lambda key: where, False, change)
+    return _read_part(place, SourceSection(path=section.train), _names(section, "train")[0], (), like)
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The recipe's `data`, the position of one source and of any setting, and whether the source is one of several."""
+    """The recipe's `data`, the position of one source and of any setting, and whether the source is one of several.
+
+    `change` makes another content of a row's fields and the one that its format makes.
+    """
 
     data: DataSection
     where: str
     of: Callable[[str], str]
     mixture: bool
+    change: Change | None = None
 
 
 def _read_part(place: _Place, source: SourceSection, name: str, trained: Sequence[Part], single: Part | None) -> Part:
@@ -130,7 +140,7 @@ def _read_part(place: _Place, source: SourceSection, name: str, trained: Sequenc
     at = where if mixture else place.of("data.format")
     found = _benchmark(source.path, section, where, single)
     if found is not None:
-        return _benchmark_part(found, section, name, where, source.weight, single)
+        return _benchmark_part(found, section, name, place, source.weight, single)
     read = read_rows(source.path, where=where, header=section.header)
     require_rows(read.rows, read.rejected)
     found = adapt(read.rows, BENCHMARKS, wanted=_wanted(section, single), where=where) if _asks(section) else None
@@ -138,7 +148,7 @@ def _read_part(place: _Place, source: SourceSection, name: str, trained: Sequenc
         found = replace(found, files=read.files, rejected=[*read.rejected, *found.rejected])
         found = replace(found, records=found.records + len(read.rejected) + read.left_out)
         found = replace(found, notes=(*read.notes, *found.notes))
-        part = _benchmark_part(found, section, name, where, source.weight, single)
+        part = _benchmark_part(found, section, name, place, source.weight, single)
         return replace(part, left_out=read.left_out, tables=read.tables)
     section = _without_group(section, read.rows) if mixture else section
     recognition = single.recognition if single is not None else recognise(read.rows, section, where=at)
@@ -147,7 +157,9 @@ def _read_part(place: _Place, source: SourceSection, name: str, trained: Sequenc
     like = single or next((part for part in trained if _alike(part.recognition, recognition)), None)
     given = like.labels if like is not None else None
     at = where if mixture else place.of("data")
-    examples, bad = to_examples(read.rows, recognition, section, labels=given, where=at, source=name)
+    examples, bad = to_examples(
+        read.rows, recognition, section, labels=given, where=at, source=name, change=place.change
+    )
     dropped = [*read.rejected, *bad]
     require_rows(examples, dropped)
     labels = given if given is not None else known_labels(read.rows, recognition) or all_labelled(examples)
@@ -226,13 +238,14 @@ def _benchmark(path: str | tuple[str, ...], section: DataSection, where: str, si
 
 
 def _benchmark_part(
-    found: Found, section: DataSection, name: str, where: str, weight: float, single: Part | None
+    found: Found, section: DataSection, name: str, place: _Place, weight: float, single: Part | None
 ) -> Part:
+    where = place.where
     recognition = recognise_benchmark(found.benchmark, found.why, found.notes, section, where)
     by_split: dict[Key | Literal[""], Sequence[Example]] = {}
     dropped = list(found.rejected)
     for split, rows in found.rows.items():
-        examples, bad = to_examples(rows, recognition, section, where=where, source=name)
+        examples, bad = to_examples(rows, recognition, section, where=where, source=name, change=place.change)
         by_split[split] = examples
         dropped += bad
     require_rows([examples for examples in by_split.values() if len(examples)], dropped)

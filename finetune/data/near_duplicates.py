@@ -52,15 +52,25 @@ def normalise(text: str, *, fold_digits: bool = True) -> str:
 
 def without_common_ends(texts: Sequence[str]) -> Sequence[str]:
     """Cut off, at word ends, what all texts begin and end with, such as a shared instruction."""
+    start, end = common_ends(texts)
+    return View(texts, None, partial(middle, start, end)) if start or end else texts
+
+
+def common_ends(texts: Iterable[str]) -> tuple[int, int]:
+    """Return how many characters all texts begin and end with, up to a word's end; none where all are the same.
+
+    Args:
+        texts: gone through twice.
+    """
     least, greatest = _extremes(texts)
     if least == greatest:
-        return texts
+        return 0, 0
     start = _shared_words(least, greatest)
-    end = _shared_words(*_extremes(text[start:][::-1] for text in texts))
-    return View(texts, None, partial(_middle, start, end)) if start or end else texts
+    return start, _shared_words(*_extremes(text[start:][::-1] for text in texts))
 
 
-def _middle(start: int, end: int, text: str) -> str:
+def middle(start: int, end: int, text: str) -> str:
+    """Return a text without so many characters at its start and its end."""
     return text[start : len(text) - end]
 
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """The corpus ready to be learned; `cached` is the file that its tokens were taken from, if any."""
+    """The corpus ready to be learned; `cached` is the file that its tokens were taken from, if any.
+
+    `train_examples` are the training rows as they were understood, `train_references` their answers.
+    """
 
     train: Sequence[TokenRow]
     validation: Sequence[TokenRow]
@@ -39,6 +42,7 @@ class Prepared:
     certificate: Certificate
     recognition: Recognition
     labels: tuple[str, ...] | None
+    train_examples: Sequence[Example]
     train_references: Sequence[str]
     stop: tuple[int, ...]
     dropped: list[Rejected]
@@ -58,17 +62,11 @@ def prepare(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, context_lengt
         FinetuneError: all that `read_corpus` refuses; rows over the maximum length (`overlong: error`); a chat
             template that refuses rows.
     """
-    section = recipe.data
-    if context_length is not None and section.max_length > context_length:
-        raise FinetuneError(
-            f"max_length {section.max_length} is more than the model's context of {context_length} tokens",
-            where=recipe.where("data.max_length"),
-            fix=f"set data.max_length to {context_length} or less",
-        )
+    _require_context(recipe, context_length)
     corpus = read_corpus(recipe)
     raw = corpus.raw_text
     encoder = None if raw else ChatEncoder(tokenizer)
-    room = Encoding(section, tokenizer, encoder, recipe.where("data.max_length"))
+    room = Encoding(recipe.data, tokenizer, encoder, recipe.where("data.max_length"))
     files = {path: digest for part in corpus.parts for path, digest in part.files.items()}
     tokens = tokenise(
         room,
@@ -110,12 +108,22 @@ def prepare(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, context_lengt
         certificate=certificate,
         recognition=corpus.recognition,
         labels=corpus.labels,
+        train_examples=corpus.train,
         train_references=View(corpus.train, None, _reference),
         stop=stop,
         dropped=dropped,
         raw_text=raw,
         cached=tokens.cached,
     )
+
+
+def _require_context(recipe: Recipe, context_length: int | None) -> None:
+    if context_length is not None and recipe.data.max_length > context_length:
+        raise FinetuneError(
+            f"max_length {recipe.data.max_length} is more than the model's context of {context_length} tokens",
+            where=recipe.where("data.max_length"),
+            fix=f"set data.max_length to {context_length} or less",
+        )
 
 
 def _findings(recipe: Recipe, corpus: Corpus, room: Encoding, train: Tally) -> list[Finding]:

@@ -1,7 +1,8 @@
 """Texts as sets of hashed shingles, many at a time: `shingles(texts, words=True)`; `form(...)` is what most share.
 
-A shingle is three words or five characters in a row. Its hash is that of its characters as a polynomial modulo 2^64
-(Karp and Rabin 1987), mixed, so that all shingles of many texts are computed by a few array operations.
+A shingle is three words or five characters in a row, or as many as are asked for. Its hash is that of its characters as
+a polynomial modulo 2^64 (Karp and Rabin 1987), mixed, so that all shingles of many texts are computed by a few array
+operations.
 """
 
 from __future__ import annotations
@@ -52,13 +53,15 @@ class Shingles:
         return Shingles(self.hashes[kept], np.cumsum(np.bincount(rows[kept], minlength=len(self.ends))))
 
 
-def shingles(texts: Sequence[str], *, words: bool) -> Shingles:
+def shingles(texts: Sequence[str], *, words: bool, size: int | None = None) -> Shingles:
     """Hash the shingles of texts: three words, or five characters, in a row; a shorter text is one shingle.
 
     Args:
         texts: with single spaces between words and no line breaks.
         words: take words instead of characters.
+        size: so many of them in a row, where it is not three or five.
     """
+    size = size or (WORDS if words else CHARACTERS)
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     ends = np.cumsum(lengths + 1) - 1
@@ -67,10 +70,10 @@ def shingles(texts: Sequence[str], *, words: bool) -> Shingles:
         spaces = np.flatnonzero(codes == ord(" "))
         first, last = np.sort(np.concatenate([starts, spaces + 1])), np.sort(np.concatenate([ends, spaces]))
         begin = np.searchsorted(first, starts)
-        units, size = np.diff(np.append(begin, len(first))), WORDS
+        units = np.diff(np.append(begin, len(first)))
     else:
         first, last = np.arange(len(codes)), np.arange(1, len(codes) + 1)
-        begin, units, size = starts, lengths, CHARACTERS
+        begin, units = starts, lengths
     counts = np.maximum(1, units - size + 1)
     stops = np.cumsum(counts)
     place = np.arange(stops[-1] if len(stops) else 0) + np.repeat(begin - (stops - counts), counts)

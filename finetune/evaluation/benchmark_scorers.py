@@ -1,14 +1,13 @@
-"""Metrics that benchmarks are published with: letter of a choice, balanced accuracy, ROUGE-L, TAT-QA's F1."""
+"""Metrics that benchmarks are published with: the letter of a choice, TAT-QA's F1 over spans and numbers."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from finetune.evaluation.scorer import Score, Scorer, right_or_wrong
+from finetune.evaluation.scorer import Score, Scorer, graded, right_or_wrong
 from finetune.evaluation.words import collapse, words
 
 _MARKS = r"[\s\"'`*_(\[]*"
@@ -26,81 +25,17 @@ def choice_scorer() -> Scorer:
     """
 
     def judge(answer: str, reference: str) -> Score:
-        given = _letter(answer)
-        return Score(float(given is not None and given == _letter(reference)), {"letter": given})
+        given = letter_of(answer)
+        return Score(float(given is not None and given == letter_of(reference)), {"letter": given})
 
     return right_or_wrong("choice", judge, "the answer names the letter of the right choice")
 
 
-def _letter(answer: str) -> str | None:
+def letter_of(answer: str) -> str | None:
+    """Return the letter that an answer names, or None."""
     line = next((line for line in answer.splitlines() if line.strip()), "")
     found = _LETTER_ALONE.fullmatch(line) or _LETTER_FIRST.match(line) or _LETTER_SAID.search(answer)
     return found.group(1).upper() if found else None
-
-
-def balanced_scorer(labelled: Scorer, references: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> Scorer:
-    """Balanced accuracy: the mean over classes of the share of each that is found, as LegalBench reports it.
-
-    Rows of several tasks (`task` in their metadata) are balanced in each, and the tasks count alike. An item scores 0
-    or the weight of its class, so that the plain mean over all items is the metric and differences stay paired.
-
-    Args:
-        labelled: the label scorer that says what is right.
-        references: right answers of all the items that will be judged.
-        metadata: theirs, in the same order.
-    """
-    tasks = [str(item.get("task", "")) for item in metadata] or [""] * len(references)
-    counts = Counter(zip(tasks, references, strict=True))
-    classes = Counter(task for task, _ in counts)
-    weights = {
-        (task, label): len(references) / (len(classes) * classes[task] * count)
-        for (task, label), count in counts.items()
-    }
-
-    def judge(answer: str, reference: str, item: Mapping[str, Any]) -> Score:
-        found = labelled.judge(answer, reference)
-        return Score(found.value * weights[str(item.get("task", "")), reference], found.detail)
-
-    what = f"mean share found of {len(counts)} classes" + (f" in {len(classes)} tasks" if len(classes) > 1 else "")
-    return Scorer(
-        "balanced",
-        False,
-        True,
-        unit="balanced accuracy",
-        judge=labelled.judge,
-        description=what,
-        judge_item=judge,
-        highest=max(weights.values()),
-    )
-
-
-def rouge_l_scorer() -> Scorer:
-    """ROUGE-L: F1 over the longest common subsequence of words (Lin 2004, aclanthology.org/W04-1013).
-
-    Words are those of `words`: folded, without punctuation, unstemmed; the whole text is one sequence.
-    """
-
-    def judge(answer: str, reference: str) -> Score:
-        given, wanted = words(answer), words(reference)
-        if not given or not wanted:
-            return Score(float(given == wanted))
-        return Score(2 * _common_subsequence(given, wanted) / (len(given) + len(wanted)))
-
-    what = "longest common subsequence of answer and reference"
-    return Scorer("rouge_l", False, True, unit="mean ROUGE-L F1", judge=judge, description=what)
-
-
-def _common_subsequence(first: list[str], second: list[str]) -> int:
-    """Length of the longest common subsequence, by Hyyrö's bit-parallel method (2004): a bit a word of `first`."""
-    places: dict[str, int] = {}
-    for number, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << number
-    all_bits = (1 << len(first)) - 1
-    state = all_bits
-    for word in second:
-        met = state & places.get(word, 0)
-        state = ((state + met) | (state - met)) & all_bits
-    return len(first) - state.bit_count()
 
 
 _SCALES = {"": 1.0, "%": 0.01, "percent": 0.01, "thousand": 1e3, "million": 1e6, "billion": 1e9}
@@ -126,8 +61,7 @@ def tatqa_scorer() -> Scorer:
         f1 = _best(given, wanted, _overlap) / max(len(given), len(wanted), 1)
         return Score(1.0 if exact else f1, {"exact": exact})
 
-    what = "numeracy-focused F1 of spans and numbers"
-    return Scorer("tatqa", False, True, unit="mean numeracy F1", judge=judge, description=what)
+    return graded("tatqa", "mean numeracy F1", judge, "numeracy-focused F1 of spans and numbers")
 
 
 def _spans(text: str) -> list[str]:

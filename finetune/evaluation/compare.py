@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from finetune.errors import FinetuneError
+from finetune.evaluation.pairing import Scored, compare_scores
 from finetune.evaluation.scorers import BITS_PER_BYTE, Baseline, Scorer
-from finetune.evaluation.statistics import Comparison, Estimate, mean_interval, paired_comparison
-from finetune.evaluation.wording import decimals, p_words, percent, rounded_up, with_interval
+from finetune.evaluation.statistics import Comparison, Estimate, mean_interval
+from finetune.evaluation.wording import comparison_words, decimals, unseen_words, with_interval
 from finetune.evaluation.words import repetitive
 
 BASE = "base"
@@ -20,12 +21,16 @@ TUNED = "tuned"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One test item. Items of one `group` (document, customer) are not independent of each other."""
+    """One test item. Items of one `group` (document, customer) are not independent of each other.
+
+    `asked_hash` is that of the conversation, which a contestant with a template of its own is asked instead of tokens.
+    """
 
     id: str
     reference: str
     prompt_text: str
     group: str | None = None
+    asked_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,16 +151,11 @@ def compare(
     answers = {name: list(given) for name, given in answers_by_contestant.items()}
     _check_pairing(task, items, answers)
     groups = list(clusters) if clusters is not None else clusters_of((item.id, item.group) for item in items)
-    against = functools.partial(
-        paired_comparison,
-        binary=scorer.binary,
-        higher_is_better=scorer.higher_is_better,
-        confidence=confidence,
-        clusters=groups,
-        bounds=scorer.bounds,
-        seed=seed,
-    )
-    scores = {name: [answer.score for answer in given] for name, given in answers.items()}
+    against = functools.partial(compare_scores, scorer, confidence=confidence, clusters=groups, seed=seed)
+    scores = {
+        name: Scored([answer.score for answer in given], [answer.detail for answer in given])
+        for name, given in answers.items()
+    }
     comparisons = {name: against(scores[BASE], scores[name]) for name in answers if name != BASE}
     subject = TUNED if TUNED in comparisons else next(iter(comparisons))
     return TaskResult(
@@ -167,7 +167,9 @@ def compare(
         items=tuple(items),
         contestants=answers,
         comparisons=comparisons,
-        baseline=None if baseline is None else _judge_baseline(baseline, against(baseline.scores, scores[subject])),
+        baseline=None
+        if baseline is None
+        else _judge_baseline(baseline, against(Scored(baseline.scores, baseline.details), scores[subject])),
         health={} if scorer.needs_likelihood else {name: _health(given) for name, given in answers.items()},
         field_scores=_field_scores(answers, confidence, groups, seed),
         prompt_hash=_hash_of_all(answers[BASE]),
@@ -192,19 +194,8 @@ def verdict_sentence(result: TaskResult, contestant: str | None = None) -> str:
         "no detectable difference": f"No detectable difference{'' if name == TUNED else f' between {name} and base'}",
         "too few items to tell": f"Too few items to tell{'' if name == TUNED else f' {name} from base'}",
     }[found.verdict]
-    tail = {
-        "no detectable difference": "; a difference of "
-        f"{rounded_up(found.minimum_detectable, places)} or more would have been seen with 80 % power",
-        "too few items to tell": f"; {found.notes[0]}" if found.notes else "",
-    }.get(found.verdict, "")
-    direction = "" if result.higher_is_better else " (lower is better)"
-    size = f"n = {found.n}" + ("" if found.groups is None else f" in {found.groups} groups")
-    sentence = (
-        f"{lead} on {result.task}: {result.scorer} {with_interval(found.tuned, found.tuned_interval, places)} against "
-        f"{with_interval(found.base, found.base_interval, places)}{direction}, "
-        f"difference {with_interval(found.difference, found.interval, places, signed=True)} "
-        f"({percent(found.confidence)}, {size}, {found.test}, {p_words(found.p_value, found.confidence)}){tail}."
-    )
+    figures = comparison_words(found, places, higher_is_better=result.higher_is_better)
+    sentence = f"{lead} on {result.task}: {result.scorer} {figures}{unseen_words(found, places)}."
     return sentence + (_baseline_sentence(result, title) if name == result.subject else "")
 
 
@@ -264,7 +255,9 @@ def _check_pairing(task: str, items: Sequence[Item], answers: Mapping[str, Seque
                 fix="let all contestants answer again",
             )
         other = [
-            mine.item_id for mine, its in zip(given, answers[BASE], strict=True) if mine.prompt_hash != its.prompt_hash
+            item.id
+            for item, mine, its in zip(items, given, answers[BASE], strict=True)
+            if mine.prompt_hash not in (its.prompt_hash, item.asked_hash)
         ]
         if other:
             raise FinetuneError(

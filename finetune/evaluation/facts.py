@@ -270,6 +270,9 @@ def _outcome_facts(done: Mapping[str, Any]) -> list[Fact]:
         ("Time", duration(done["seconds"])),
         ("Peak memory", f"{done['peak_memory'] / GIBIBYTE:.2f} GiB"),
     ]
+    if done.get("forgetting") is not None:
+        beyond = ", more than the recipe allows: no checkpoint kept below that" if done["forgets"] else ""
+        facts.append(("General texts, kept step", f"{done['forgetting']:+.4f} bits a byte against the base{beyond}"))
     if done["resumed_from"] is not None:
         facts.append(("Resumed", f"from step {done['resumed_from']:,}; speed and time are of the last part"))
     return facts

@@ -51,6 +51,14 @@ class ForestRow:
     verdict: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """How often a contestant was right in each bin of its probability: points of mean probability, share right, n."""
+
+    label: str
+    points: tuple[tuple[float, float, int], ...]
+
+
 def loss_curve(metrics: Sequence[Mapping[str, Any]], kept_step: int | None, *, dark: bool = False) -> str:
     """Draw training loss (raw and smoothed) and validation loss over steps, and mark the kept step.
 
@@ -163,6 +171,35 @@ def forest(
                 colours,
             )
         axes.set_xlabel(xlabel, parse_math=False)
+        return _svg(figure)
+
+
+def reliability(lines: Sequence[Reliability], *, dark: bool = False) -> str:
+    """Draw the share right over the probability given, a line a contestant, and the diagonal of perfect calibration.
+
+    Larger points stand for more answers.
+
+    Args:
+        lines: the contestants, base first; each needs at least one point.
+        dark: colours for a dark page.
+    """
+    colours = DARK if dark else LIGHT
+    with _canvas(colours, height=3.2) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=colours.text, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
+        tints = (colours.neutral, colours.line, colours.accent, colours.good)
+        for number, line in enumerate(lines):
+            tint = tints[number % len(tints)]
+            probability, right, counts = (np.array(column, dtype=float) for column in zip(*line.points, strict=True))
+            axes.plot(probability, right, color=tint, linewidth=1.6, label=line.label)
+            axes.scatter(probability, right, s=18 + 90 * counts / counts.max(), color=tint, zorder=3)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("probability of the chosen answer")
+        axes.set_ylabel("share right")
+        axes.grid()
+        legend = figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=9.5)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
         return _svg(figure)
 
 

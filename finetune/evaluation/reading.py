@@ -1,4 +1,4 @@
-"""Take the number or the JSON object out of an answer, for the scorers that compare those."""
+"""Take the number or the JSON value out of an answer, for the scorers that compare those."""
 
 from __future__ import annotations
 
@@ -39,10 +39,22 @@ def last_number(text: str) -> float | None:
 def parse_object(text: str) -> dict[str, Any] | None:
     """The JSON object that the whole text is, or None. NaN and Infinity are not JSON."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        value = parse_value(text)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def parse_value(text: str) -> Any:
+    """The JSON value that the whole text is. NaN and Infinity are not JSON.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deep to be read.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def _refuse_constant(name: str) -> None:

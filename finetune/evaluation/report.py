@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from finetune.evaluation.compare import BASE
+from finetune.evaluation.examples import SHOWN, SHOWN_OF_SEVERAL, examples
 from finetune.evaluation.facts import duration
-from finetune.evaluation.plots import ForestRow, forest, loss_curve
-from finetune.evaluation.wording import decimals, percent, with_interval
-
-SHOWN = 8
-"""Items shown of each sort."""
-LONGEST_ANSWER = 1_500
-LONGEST_PROMPT = 6_000
-"""Characters shown; the rest is in evaluation/answers.jsonl."""
-
-TONES = {"better": "good", "worse": "bad"}
-HEADLINES = {
-    "better": "Better than its base",
-    "worse": "Worse than its base",
-    "no detectable difference": "No detectable difference",
-    "too few items to tell": "Too few items to tell",
-}
+from finetune.evaluation.multiple import DISCORDANCE
+from finetune.evaluation.pages import picture, render
+from finetune.evaluation.panels import CALIBRATION
+from finetune.evaluation.plots import ForestRow, Reliability, forest, loss_curve, reliability
+from finetune.evaluation.records import answers_name
+from finetune.evaluation.verdicts import Outcome, verdict_after_holm
+from finetune.evaluation.wording import decimals, percent, rounded_up, with_interval
 
 
 def report_html(records: Mapping[str, Any]) -> str:
@@ -36,19 +26,20 @@ def report_html(records: Mapping[str, Any]) -> str:
     Returns:
         One HTML page without scripts; everything that comes from data is escaped, and nothing is loaded from outside.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = percent
-    source = resources.files("finetune.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    said = records["said"]
-    return environment.from_string(source).render(
+    said, tasks = records["said"], records["tasks"]
+    views = [_task_view(task, *rows) for task, *rows in zip(tasks, said["scores"], said["panels"], strict=True)]
+    return render(
+        "report.html.jinja",
         name=records["name"],
         base=records["base"].get("name"),
         trained="train" in records["stages"],
         banners=_banners(records),
-        tasks=[_task_view(task, rows) for task, rows in zip(records["tasks"], said["scores"], strict=True)],
-        items=_items(records["tasks"][0], records["answers"]) if records["tasks"] and records["answers"] else None,
+        sameness=(records["sameness"] or {}).get("sentence"),
+        glance=_glance(tasks, said["scores"]),
+        tasks=views,
+        calibration=CALIBRATION,
+        beside=said["beside"],
+        items=_items(records),
         proofs=said["proofs"],
         curve=_curve(records),
         data=said["data"],
@@ -61,26 +52,24 @@ def report_html(records: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------ what comes first
 
 
-def _banners(records: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The outcome in a few large blocks: a verdict a task, a proof a file, or what is still missing."""
-    found = [
-        _banner(TONES.get(task["verdict"], "neutral"), HEADLINES[task["verdict"]], task["sentence"])
-        for task in records["tasks"]
-    ]
+def _banners(records: Mapping[str, Any]) -> list[Outcome]:
+    """The outcome in a few large blocks: verdicts, what was forgotten, leaks, proofs, or what is still missing."""
+    found = list(records["said"]["outcomes"])
     if not found and "train" in records["stages"]:
-        found.append(_banner("neutral", "Not evaluated yet", "To compare it with its base:", "finetune evaluate RUN"))
+        found.append(_missing("Not evaluated yet", "To compare it with its base:", "finetune evaluate RUN"))
     elif not found:
-        found.append(_banner("neutral", "Not trained yet", "To train it:", "finetune train RECIPE"))
-    for proof in records["said"]["proofs"]:
-        if proof["passed"]:
-            found.append(_banner("good", "Shipped model verified", _proof_text(proof)))
-        else:
-            found.append(_banner("bad", "Verification FAILED: do not ship this file", _proof_text(proof)))
-    return found
+        found.append(_missing("Not trained yet", "To train it:", "finetune train RECIPE"))
+    return [*found, *map(_proven, records["said"]["proofs"])]
 
 
-def _banner(tone: str, headline: str, text: str, command: str = "") -> dict[str, str]:
-    return {"tone": tone, "headline": headline, "text": text, "command": command}
+def _missing(headline: str, text: str, command: str) -> Outcome:
+    return Outcome("", "neutral", headline, text, command)
+
+
+def _proven(proof: Mapping[str, Any]) -> Outcome:
+    if proof["passed"]:
+        return Outcome("", "good", "Shipped model verified", _proof_text(proof))
+    return Outcome("", "bad", "Verification FAILED: do not ship this file", _proof_text(proof))
 
 
 def _proof_text(proof: Mapping[str, Any]) -> str:
@@ -94,7 +83,37 @@ def _proof_text(proof: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------------------------------------------------- scores
 
 
-def _task_view(task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _glance(tasks: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """One forest plot over all tasks of a scale, for runs with several; nothing for one task."""
+    if len(tasks) < 2:
+        return []
+    scales: dict[tuple[bool, str], list[ForestRow]] = {}
+    for task, found in zip(tasks, rows, strict=True):
+        row = next(one for one in found if one["label"] == f"difference, {task['subject']} - base")
+        # Shares of whatever is counted lie on one scale
+        scale = (task["higher_is_better"], "share" if task["higher_is_better"] else task["unit"])
+        mark = ForestRow(
+            label=task["task"],
+            value=row["value"],
+            low=row["low"],
+            high=row["high"],
+            text=f"{row['score']} {row['interval']}",
+            verdict=verdict_after_holm(task),
+        )
+        scales.setdefault(scale, []).append(mark)
+    return [
+        {"tasks": [mark.label for mark in marks], "plot": _forest(marks, f"difference to base ({unit})", higher)}
+        for (higher, unit), marks in scales.items()
+    ]
+
+
+def _forest(marks: Sequence[ForestRow], xlabel: str, higher_is_better: bool) -> dict[str, str]:
+    return picture(
+        *(forest(marks, xlabel=xlabel, higher_is_better=higher_is_better, dark=dark) for dark in (False, True))
+    )
+
+
+def _task_view(task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], panels: Sequence[Any]) -> dict[str, Any]:
     differences = [row for row in rows if row["kind"] == "difference"]
     named = {f"difference, {name} - base": name for name in task["comparisons"]}
     marks = [
@@ -108,18 +127,28 @@ def _task_view(task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> di
         )
         for row in differences
     ]
-    xlabel = f"difference in {task['scorer']} ({task['unit']})"
     return {
         **task,
         "scores": [{**row, **_bar(row, rows)} for row in rows if row["kind"] != "difference"],
         "differences": differences,
-        "forest": _picture(
-            forest(marks, xlabel=xlabel, higher_is_better=task["higher_is_better"]),
-            forest(marks, xlabel=xlabel, higher_is_better=task["higher_is_better"], dark=True),
-        ),
+        "forest": _forest(marks, f"difference in {task['scorer']} ({task['unit']})", task["higher_is_better"]),
+        "planned": _planned(task),
         "fields": _field_rows(task),
+        "panels": panels,
+        "reliability": _reliability(task),
         "health": [_health_row(name, health, task) for name, health in task["health"].items()],
     }
+
+
+def _planned(task: Mapping[str, Any]) -> str:
+    """Say what the task was to show before anyone had answered."""
+    planned = task.get("minimum_detectable_planned")
+    if planned is None:
+        return ""
+    return (
+        f"Before anyone had answered, {task['n']:,} items were to show a difference of {rounded_up(planned, 2)} or "
+        f"more with 80 % power if the contestants differ on {percent(DISCORDANCE)} of them."
+    )
 
 
 def _bar(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -161,56 +190,29 @@ def _health_row(name: str, health: Mapping[str, Any], task: Mapping[str, Any]) -
     return {**counts, "name": name, "time": "" if seconds is None else duration(seconds)}
 
 
-# ----------------------------------------------------------------------------------------------------------- items
+# ------------------------------------------------------------------------------------------------- items and plots
 
 
-def _items(task: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sort answered items into wins, losses and what is still wrong, the clearest cases first."""
-    subject, sign = task["subject"], 1 if task["higher_is_better"] else -1
-    gained = [(sign * (answer[subject]["score"] - answer[BASE]["score"]), answer) for answer in answers]
-    wins = sorted((pair for pair in gained if pair[0] > 0), key=lambda pair: -pair[0])
-    losses = sorted((pair for pair in gained if pair[0] < 0), key=lambda pair: pair[0])
-    shown = {id(answer) for _, answer in (*wins[:SHOWN], *losses[:SHOWN])}
-    left = [answer for _, answer in gained if answer[subject]["score"] < 1]
-    worst = sorted((answer for answer in left if id(answer) not in shown), key=lambda answer: answer[subject]["score"])
-    return {
-        "subject": subject,
-        "wins": {"count": len(wins), "shown": [_item(answer, task) for _, answer in wins[:SHOWN]]},
-        "losses": {"count": len(losses), "shown": [_item(answer, task) for _, answer in losses[:SHOWN]]},
-        # Where lower is better there is no score that means right
-        "wrong": {"count": len(left), "shown": [_item(answer, task) for answer in worst[:SHOWN]]}
-        if task["higher_is_better"]
-        else None,
+def _items(records: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Examples of every task whose answers are there; fewer of each where there are several tasks."""
+    answered = [(task, records["answers"][task["task"]]) for task in records["tasks"]]
+    shown = SHOWN if len(answered) == 1 else SHOWN_OF_SEVERAL
+    return [
+        examples(task, answers, file=f"evaluation/{answers_name(task['task'])}", shown=shown)
+        for task, answers in answered
+        if answers
+    ]
+
+
+def _reliability(task: Mapping[str, Any]) -> dict[str, str] | None:
+    found = {
+        name: tuple((one["confidence"], one["accuracy"], one["n"]) for one in measured["bins"] if one["n"])
+        for name, measured in (task.get("calibration") or {}).items()
     }
-
-
-def _item(answer: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": answer["id"],
-        "group": answer["group"],
-        "prompt": _clipped(answer["prompt"], LONGEST_PROMPT),
-        "reference": _clipped(answer["reference"], LONGEST_ANSWER),
-        "answers": [_said(name, answer[name], task) for name in (BASE, task["subject"])],
-    }
-
-
-def _said(name: str, given: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
-    detail = given["detail"] or {}
-    return {
-        "name": name,
-        "score": f"{given['score']:.2f}".removesuffix(".00"),
-        "ended": given["ended"],
-        "text": _clipped(given["text"], LONGEST_ANSWER) if task["health"] else None,
-        "invalid_json": detail.get("valid_json") is False,
-        "fields": list((detail.get("fields") or {}).items()),
-    }
-
-
-def _clipped(text: str, longest: int) -> dict[str, Any]:
-    return {"text": text[:longest], "left": max(0, len(text) - longest)}
-
-
-# ----------------------------------------------------------------------------------------------------------- plots
+    lines = [Reliability(label=name, points=points) for name, points in found.items() if points]
+    if not lines:
+        return None
+    return picture(*(reliability(lines, dark=dark) for dark in (False, True)))
 
 
 def _curve(records: Mapping[str, Any]) -> dict[str, str] | None:
@@ -218,12 +220,4 @@ def _curve(records: Mapping[str, Any]) -> dict[str, str] | None:
     if not any(line.get("loss") is not None or line.get("eval_loss") is not None for line in metrics):
         return None
     kept = (records["stages"].get("train") or {}).get("kept_step")
-    return _picture(loss_curve(metrics, kept), loss_curve(metrics, kept, dark=True))
-
-
-def _picture(light: str, dark: str) -> dict[str, str]:
-    return {name: _data_uri(svg) for name, svg in (("light", light), ("dark", dark))}
-
-
-def _data_uri(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"
+    return picture(loss_curve(metrics, kept), loss_curve(metrics, kept, dark=True))

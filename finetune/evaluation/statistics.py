@@ -5,36 +5,51 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import ArrayLike
 
+from finetune.evaluation.inference import (
+    FEW_UNITS,
+    RESAMPLES,
+    Bounds,
+    Floats,
+    Groups,
+    Inference,
+    Statistic,
+    bootstrap_means,
+    degrees_of_freedom,
+    enough_for_bootstrap,
+    group_numbers,
+    infer_mean,
+    infer_statistics,
+    unit_sizes,
+    unit_sums,
+)
 from finetune.evaluation.proportions import (
-    POWER,
-    constant_interval,
     mcnemar_mid_p,
     minimum_detectable_effect,
     tango_interval,
     wilson_interval,
 )
 
-__all__ = ["Comparison", "Estimate", "Verdict", "mean_interval", "minimum_detectable_effect", "paired_comparison"]
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Statistic",
+    "Verdict",
+    "mean_interval",
+    "minimum_detectable_effect",
+    "paired_comparison",
+    "paired_statistic",
+]
 
 Verdict = Literal["better", "worse", "no detectable difference", "too few items to tell"]
-Bounds = tuple[float, float]
-Floats = NDArray[np.float64]
-
 MIN_UNITS = 10
 """Fewer items (or groups, where items come in groups) than this give no verdict."""
-FEW_UNITS = 30
-"""Fewer than this and Student's t replaces the bootstrap, whose spread is too small then."""
-RESAMPLES = 10_000
-_CHUNK_CELLS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +104,9 @@ def paired_comparison(
     """Compare two contestants that answered the same items.
 
     Right-or-wrong scores of independent items: McNemar's mid-p test with Tango's interval. Other scores: expanded
-    percentile bootstrap of the mean difference, or Student's t below 30 units (items, or groups of them). The interval
-    of the difference leaves out 0 exactly where the p-value is at most 1 - confidence; the verdict is read off it.
+    percentile bootstrap of the mean difference, or Student's t below 30 units (items, or groups of them; groups of
+    unlike size count as fewer). The interval of the difference leaves out 0 exactly where the p-value is at most
+    1 - confidence; the verdict is read off it.
 
     Args:
         base: Scores of the contestant compared against.
@@ -106,35 +122,55 @@ def paired_comparison(
     Raises:
         ValueError: The scores are none, of unequal number, not finite, out of bounds, or not 0/1 though `binary`.
     """
-    first, second = _checked(base, binary, bounds), _checked(tuned, binary, bounds)
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} base scores but {len(second)} tuned scores")
-    groups = _group_numbers(clusters, len(first))
+    first, second = _checked_pair(base, tuned, binary, bounds)
+    groups = group_numbers(clusters, len(first))
     if groups is None and _right_or_wrong(first, second, bounds):
         found = _compare_binary(first, second, confidence)
     else:
         found = _compare_means(first, second, groups, bounds, confidence, seed, resamples)
-    units = len(first if groups is None else np.unique(groups))
-    gains = (second - first) if higher_is_better else (first - second)
-    return Comparison(
-        n=len(first),
-        groups=None if groups is None else units,
-        base=float(first.mean()),
-        base_interval=found.base_interval,
-        tuned=float(second.mean()),
-        tuned_interval=found.tuned_interval,
-        difference=float((second - first).mean()),
-        interval=found.effect.interval,
-        p_value=found.effect.p_value,
-        test=found.test,
-        wins=int((gains > 0).sum()),
-        losses=int((gains < 0).sum()),
-        ties=int((gains == 0).sum()),
-        minimum_detectable=found.effect.minimum_detectable,
-        confidence=confidence,
-        verdict=_verdict(found.effect.interval, units, higher_is_better),
-        notes=_notes(units, grouped=groups is not None),
-    )
+    return _comparison(found, first, second, groups, confidence, higher_is_better)
+
+
+def paired_statistic(
+    base: Statistic,
+    tuned: Statistic,
+    base_scores: ArrayLike,
+    tuned_scores: ArrayLike,
+    *,
+    higher_is_better: bool,
+    confidence: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+    bounds: Bounds | None = (0.0, 1.0),
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Compare two contestants by a metric of the whole set, which is no mean over items (macro-F1).
+
+    Items are drawn for both contestants at once, so that the interval is that of the paired difference (Efron &
+    Tibshirani 1993, chapter 8): the expanded percentile bootstrap, or below 30 units Student's t with the jackknife's
+    standard error. Interval, p-value and verdict agree as in `paired_comparison`.
+
+    Args:
+        base: The metric of the contestant compared against, from weights of the items.
+        tuned: That of the other one.
+        base_scores: How right the one was on each item; they only tell wins from losses and ties.
+        tuned_scores: How right the other one was, in the same order.
+        higher_is_better: Whether the larger metric wins.
+        confidence: Level of all intervals and of the verdict.
+        clusters: Group of each item; None where items are independent.
+        bounds: Lowest and highest possible metric; None where there is no such limit.
+        seed: Seed of the `resamples` bootstrap samples.
+        resamples: Their number.
+
+    Raises:
+        ValueError: The scores are none, of unequal number or not finite.
+    """
+    first, second = _checked_pair(base_scores, tuned_scores, False, None)
+    n, groups = len(first), group_numbers(clusters, len(first))
+    limits = (bounds, bounds, _span(bounds))
+    values, inferred = infer_statistics(base, tuned, n, groups, limits, confidence, seed, resamples)
+    found = _found(values, inferred, unit_sizes(groups, n), groups, "paired jackknife")
+    return _comparison(found, first, second, groups, confidence, higher_is_better)
 
 
 def mean_interval(
@@ -151,14 +187,15 @@ def mean_interval(
     Raises:
         ValueError: As for `paired_comparison`.
     """
-    values = _checked(scores, binary, bounds)
-    groups = _group_numbers(clusters, len(values))
+    values = checked(scores, binary, bounds)
+    groups = group_numbers(clusters, len(values))
     if groups is None and _right_or_wrong(values, values, bounds):
         interval = wilson_interval(int(values.sum()), len(values), confidence)
     else:
-        totals, sizes = _unit_sums(values[:, None], groups)
-        draws = _bootstrap(totals, sizes, seed, RESAMPLES) if len(sizes) >= FEW_UNITS else None
-        interval = _infer(totals[:, 0], sizes, bounds, confidence, None if draws is None else draws[:, 0]).interval
+        totals, sizes = unit_sums(values[:, None], groups)
+        many = enough_for_bootstrap(degrees_of_freedom(sizes))
+        draws = bootstrap_means(totals, sizes, seed, RESAMPLES) if many else None
+        interval = infer_mean(totals[:, 0], sizes, bounds, confidence, None if draws is None else draws[:, 0]).interval
     return Estimate(mean=float(values.mean()), interval=interval, n=len(values))
 
 
@@ -166,18 +203,14 @@ def mean_interval(
 
 
 @dataclass(frozen=True, slots=True)
-class _Inference:
-    interval: tuple[float, float]
-    p_value: float
-    minimum_detectable: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
+    """Base, tuned, and tuned - base, with what is known of them."""
+
     test: str
+    values: tuple[float, float, float]
     base_interval: tuple[float, float]
     tuned_interval: tuple[float, float]
-    effect: _Inference
+    effect: Inference
 
 
 def _compare_binary(base: Floats, tuned: Floats, confidence: float) -> _Found:
@@ -190,31 +223,45 @@ def _compare_binary(base: Floats, tuned: Floats, confidence: float) -> _Found:
         low, high = min(low, 0.0), max(high, 0.0)
     return _Found(
         "McNemar mid-p test",
+        (float(base.mean()), float(tuned.mean()), float((tuned - base).mean())),
         wilson_interval(int(base.sum()), n, confidence),
         wilson_interval(int(tuned.sum()), n, confidence),
-        _Inference((low, high), p_value, minimum_detectable_effect(n, (wins + losses) / n, confidence)),
+        Inference((low, high), p_value, minimum_detectable_effect(n, (wins + losses) / n, confidence)),
     )
 
 
 def _compare_means(
     base: Floats,
     tuned: Floats,
-    groups: NDArray[np.intp] | None,
+    groups: Groups | None,
     bounds: Bounds | None,
     confidence: float,
     seed: int,
     resamples: int,
 ) -> _Found:
-    totals, sizes = _unit_sums(np.stack([base, tuned, tuned - base], axis=1), groups)
-    many = len(sizes) >= FEW_UNITS
-    draws = _bootstrap(totals, sizes, seed, resamples) if many else None
-    span = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    of_base, of_tuned, of_difference = (
-        _infer(totals[:, column], sizes, limits, confidence, None if draws is None else draws[:, column])
-        for column, limits in enumerate((bounds, bounds, span))
-    )
-    test = ("paired bootstrap" if many else "paired t test") + ("" if groups is None else " by group")
-    return _Found(test, of_base.interval, of_tuned.interval, of_difference)
+    scores = np.stack([base, tuned, tuned - base], axis=1)
+    totals, sizes = unit_sums(scores, groups)
+    many = enough_for_bootstrap(degrees_of_freedom(sizes))
+    draws = bootstrap_means(totals, sizes, seed, resamples) if many else None
+    inferred = [
+        infer_mean(totals[:, column], sizes, limits, confidence, None if draws is None else draws[:, column])
+        for column, limits in enumerate((bounds, bounds, _span(bounds)))
+    ]
+    return _found(scores.mean(axis=0).tolist(), inferred, sizes, groups, "paired t test")
+
+
+def _found(
+    values: Sequence[float], inferred: Sequence[Inference], sizes: Floats, groups: Groups | None, of_few: str
+) -> _Found:
+    many = enough_for_bootstrap(degrees_of_freedom(sizes))
+    test = ("paired bootstrap" if many else of_few) + ("" if groups is None else " by group")
+    base, tuned, effect = inferred
+    return _Found(test, (values[0], values[1], values[2]), base.interval, tuned.interval, effect)
+
+
+def _span(bounds: Bounds | None) -> Bounds | None:
+    """Lowest and highest possible difference."""
+    return None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
 
 
 def _right_or_wrong(base: Floats, tuned: Floats, bounds: Bounds | None) -> bool:
@@ -222,85 +269,15 @@ def _right_or_wrong(base: Floats, tuned: Floats, bounds: Bounds | None) -> bool:
     return bounds == (0.0, 1.0) and bool(np.isin(np.concatenate([base, tuned]), (0.0, 1.0)).all())
 
 
-def _unit_sums(values: Floats, groups: NDArray[np.intp] | None) -> tuple[Floats, Floats]:
-    """Sum of each column within each independent unit, and the number of items in it."""
-    if groups is None:
-        return values, np.ones(len(values))
-    totals: Floats = np.zeros((int(groups.max()) + 1, values.shape[1]))
-    np.add.at(totals, groups, values)
-    return totals, np.bincount(groups).astype(np.float64)
-
-
-def _bootstrap(totals: Floats, sizes: Floats, seed: int, resamples: int) -> Floats:
-    """Means of `resamples` samples of whole units, one column a score (Efron 1979; Field & Welsh 2007 for groups)."""
-    units = len(sizes)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_CELLS // units)
-    means = []
-    for start in range(0, resamples, chunk):
-        counts = rng.multinomial(units, np.full(units, 1 / units), size=min(chunk, resamples - start)).astype(float)
-        means.append((counts @ totals) / (counts @ sizes)[:, None])
-    return np.concatenate(means)
-
-
-def _infer(totals: Floats, sizes: Floats, bounds: Bounds | None, confidence: float, draws: Floats | None) -> _Inference:
-    """Interval of a mean over units, p-value of its being 0, and what could have been detected.
-
-    The standard error is the cluster-robust one of a mean (Miller 2024, arXiv:2411.00640, appendix A) with each
-    unit's residual enlarged by 1 / sqrt(1 - its share of the items) (Bell & McCaffrey 2002, Surv. Methodol.
-    28:169-181), which is the usual n - 1 where units are equally large. `draws` replaces Student's t by the bootstrap.
-    """
-    units, mean = len(sizes), float(totals.sum() / sizes.sum())
-    residuals = totals - mean * sizes
-    if np.abs(residuals).max() <= 1e-12 * max(1.0, float(np.abs(totals).max())):
-        return _infer_constant(mean, units, bounds, confidence)
-    error = math.sqrt(float((residuals**2 / (1 - sizes / sizes.sum())).sum())) / float(sizes.sum())
-    student = stats.t(units - 1)
-    if draws is None:
-        margin = float(student.ppf(0.5 + confidence / 2)) * error
-        low, high, p_value = mean - margin, mean + margin, float(2 * student.sf(abs(mean) / error))
-    else:
-        low, high, p_value = _expanded_percentile(draws, units, confidence)
-    reach = float(student.ppf(0.5 + confidence / 2) + student.ppf(POWER)) * error
-    if bounds is None:
-        return _Inference((low, high), p_value, reach)
-    lowest, highest = bounds
-    return _Inference((max(low, lowest), min(high, highest)), p_value, min(reach, highest))
-
-
-def _expanded_percentile(draws: Floats, units: int, confidence: float) -> tuple[float, float, float]:
-    """Percentile interval with the tails moved out for the sample's size, and the p-value that agrees with it.
-
-    The tail is Phi(-sqrt(n / (n - 1)) t_n-1) (Hesterberg 2015, Am. Stat. 69:371-386, section 4.3). The limits are
-    order statistics of rank tail (B + 1), so the interval leaves out 0 exactly where the p-value, the same
-    transformation of the share of draws on the far side of 0, is at most 1 - confidence.
-    """
-    stretch, student, normal = math.sqrt(units / (units - 1)), stats.t(units - 1), stats.norm
-    count = len(draws)
-    tail = float(normal.sf(stretch * student.ppf(0.5 + confidence / 2)))
-    rank = max(1, math.floor(tail * (count + 1)))
-    ordered = np.sort(draws)
-    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum())) + 1
-    distance = float(normal.isf(min(0.5, beyond / (count + 1)))) / stretch
-    return float(ordered[rank - 1]), float(ordered[count - rank]), float(2 * student.sf(distance))
-
-
-def _infer_constant(value: float, units: int, bounds: Bounds | None, confidence: float) -> _Inference:
-    if bounds is None:
-        return _Inference((value, value), 0.0 if value else 1.0, 0.0)
-    width = bounds[1]
-    reach = float(stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(POWER))
-    return _Inference(
-        constant_interval(value, units, bounds, confidence),
-        float(2 * stats.norm.sf(math.sqrt(units * abs(value) / width))),
-        min(width, width * reach**2 / units),
-    )
-
-
 # ------------------------------------------------------------------------------------------ inputs and the verdict
 
 
-def _checked(scores: ArrayLike, binary: bool, bounds: Bounds | None) -> Floats:
+def checked(scores: ArrayLike, binary: bool, bounds: Bounds | None) -> Floats:
+    """Return scores as an array, if they are what a scorer could have given.
+
+    Raises:
+        ValueError: They are none, not finite, out of bounds, or not 0/1 though `binary`.
+    """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"needs a list of at least one score, not shape {values.shape}")
@@ -313,18 +290,42 @@ def _checked(scores: ArrayLike, binary: bool, bounds: Bounds | None) -> Floats:
     return values
 
 
-def _group_numbers(clusters: Sequence[Hashable] | None, n: int) -> NDArray[np.intp] | None:
-    """Number of each item's group from 0, or None where every item stands alone."""
-    if clusters is None:
-        return None
-    if len(clusters) != n:
-        raise ValueError(f"{n} scores but {len(clusters)} group names")
-    numbers: dict[Hashable, int] = {}
-    found = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
-    return None if len(numbers) == n else found
+def _checked_pair(base: ArrayLike, tuned: ArrayLike, binary: bool, bounds: Bounds | None) -> tuple[Floats, Floats]:
+    first, second = checked(base, binary, bounds), checked(tuned, binary, bounds)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} base scores but {len(second)} tuned scores")
+    return first, second
 
 
-def _verdict(interval: tuple[float, float], units: int, higher_is_better: bool) -> Verdict:
+def _comparison(
+    found: _Found, base: Floats, tuned: Floats, groups: Groups | None, confidence: float, higher_is_better: bool
+) -> Comparison:
+    sizes = unit_sizes(groups, len(base))
+    units = len(sizes)
+    gains = (tuned - base) if higher_is_better else (base - tuned)
+    return Comparison(
+        n=len(base),
+        groups=None if groups is None else units,
+        base=found.values[0],
+        base_interval=found.base_interval,
+        tuned=found.values[1],
+        tuned_interval=found.tuned_interval,
+        difference=found.values[2],
+        interval=found.effect.interval,
+        p_value=found.effect.p_value,
+        test=found.test,
+        wins=int((gains > 0).sum()),
+        losses=int((gains < 0).sum()),
+        ties=int((gains == 0).sum()),
+        minimum_detectable=found.effect.minimum_detectable,
+        confidence=confidence,
+        verdict=verdict_of(found.effect.interval, units, higher_is_better),
+        notes=notes_of(sizes, grouped=groups is not None),
+    )
+
+
+def verdict_of(interval: tuple[float, float], units: int, higher_is_better: bool) -> Verdict:
+    """Read a verdict off the interval of tuned - base over so many independent units."""
     if units < MIN_UNITS:
         return "too few items to tell"
     low, high = interval
@@ -333,10 +334,13 @@ def _verdict(interval: tuple[float, float], units: int, higher_is_better: bool) 
     return "better" if (low > 0) == higher_is_better else "worse"
 
 
-def _notes(units: int, *, grouped: bool) -> tuple[str, ...]:
+def notes_of(sizes: Floats, *, grouped: bool) -> tuple[str, ...]:
+    """Say what a reader of a verdict over independent units of these sizes has to know."""
+    units, degrees = len(sizes), degrees_of_freedom(sizes)
     kind = "groups" if grouped else "items"
     if units < MIN_UNITS:
         return (f"at least {MIN_UNITS} {kind} are needed for a verdict, there are {units}",)
-    if grouped and units < FEW_UNITS:
-        return (f"with only {units} groups the interval rests on Student's t with {units - 1} degrees of freedom",)
-    return ()
+    if not grouped or enough_for_bootstrap(degrees):
+        return ()
+    few = f"with only {units} groups" if units < FEW_UNITS else f"with {units} groups of unlike size"
+    return (f"{few} the interval rests on Student's t with {degrees:.3g} degrees of freedom",)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finetune.evaluation.statistics import Comparison
 
 
 def decimals(interval: tuple[float, float], least: int = 2) -> int:
@@ -37,6 +41,27 @@ def p_words(p_value: float, confidence: float) -> str:
     while places < 6 and round(p_value, places) == round(level, places) and not math.isclose(p_value, level):
         places += 1
     return f"p = {p_value:.{places}f}"
+
+
+def comparison_words(found: Comparison, places: int, *, higher_is_better: bool = True) -> str:
+    """Both scores, the difference, each with its interval, and the test behind it."""
+    direction = "" if higher_is_better else " (lower is better)"
+    size = f"n = {found.n}" + ("" if found.groups is None else f" in {found.groups} groups")
+    return (
+        f"{with_interval(found.tuned, found.tuned_interval, places)} against "
+        f"{with_interval(found.base, found.base_interval, places)}{direction}, "
+        f"difference {with_interval(found.difference, found.interval, places, signed=True)} "
+        f"({percent(found.confidence)}, {size}, {found.test}, {p_words(found.p_value, found.confidence)})"
+    )
+
+
+def unseen_words(found: Comparison, places: int) -> str:
+    """What an undecided comparison could have seen, to stand after its figures; nothing where there is a verdict."""
+    return {
+        "no detectable difference": "; a difference of "
+        f"{rounded_up(found.minimum_detectable, places)} or more would have been seen with 80 % power",
+        "too few items to tell": f"; {found.notes[0]}" if found.notes else "",
+    }.get(found.verdict, "")
 
 
 def percent(share: float) -> str:

@@ -23,7 +23,7 @@ def card_markdown(records: Mapping[str, Any]) -> str:
 
     Args:
         records: what the run folder holds, with the rows of its tables already in words: `name`, `base`, `identity`,
-            `stages`, `certificate`, `tasks` and `said`.
+            `stages`, `certificate`, `tasks`, `forgetting` and `said`.
 
     Returns:
         Markdown that the hub reads: front matter, then text.
@@ -38,6 +38,7 @@ def card_markdown(records: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["table"] = _table
     source = resources.files("finetune.exporting").joinpath("card.md.jinja").read_text(encoding="utf-8")
     said, certificate = records["said"], records["certificate"]
     return environment.from_string(source).render(
@@ -46,7 +47,10 @@ def card_markdown(records: Mapping[str, Any]) -> str:
         base=records["base"].get("name"),
         method=records["identity"].get("method.kind"),
         trained="train" in records["stages"],
-        tasks=list(zip(records["tasks"], said["scores"], strict=True)),
+        outcomes=said["outcomes"],
+        tasks=list(zip(records["tasks"], said["scores"], said["panels"], strict=True)),
+        beside=said["beside"],
+        forgetting=records["forgetting"],
         proofs=said["proofs"],
         data=said["data"],
         problems=[one for one in (certificate or {}).get("problems", ()) if one["severity"] != "note"],
@@ -66,6 +70,15 @@ def escaped(text: str) -> str:
     one_line = " ".join(text.split())
     plain = "".join(HTML.get(character, character) for character in one_line)
     return MARKUP.sub(lambda found: f"\\{found.group()}", plain)
+
+
+def _table(panel: Any) -> Markdown:
+    """Return a panel's sentences and its table; its first `words` columns are aligned left, the others right."""
+    said = [escaped(sentence) for sentence in (*panel.sentences, *panel.notes)]
+    ruler = ("---" if place < panel.words else "---:" for place in range(len(panel.head)))
+    lines = ["| " + " | ".join(map(escaped, row)) + " |" for row in (panel.head, *panel.rows)]
+    table = "\n".join([lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]) if panel.rows else ""
+    return Markdown("\n\n".join(part for part in (*said, table) if part) + "\n")
 
 
 def _finalized(value: Any) -> Any:

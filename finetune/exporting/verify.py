@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from finetune.errors import FinetuneError
 from finetune.runtimes import Generation, Runtime
+from finetune.runtimes.divergence import kl_divergence
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +176,8 @@ def _compare(p: NDArray[np.float32], q: NDArray[np.float32]) -> tuple[NDArray[np
     """
     width = min(p.shape[1], q.shape[1])
     p, q = p[:, :width], q[:, :width]
-    probability = np.exp(p)
-    kl = np.maximum((probability * (p - q)).sum(axis=1), 0.0)
-    likely = probability >= 1e-4
-    return kl, p.argmax(axis=1) == q.argmax(axis=1), float(np.abs(p - q)[likely].max())
+    likely = np.exp(p) >= 1e-4
+    return kl_divergence(p, q), p.argmax(axis=1) == q.argmax(axis=1), float(np.abs(p - q)[likely].max())
 
 
 def _divergence(a: Sequence[int], b: Sequence[int]) -> int | None:

@@ -121,9 +121,10 @@ def _values(section: Section, only_set: bool) -> dict[str, Any]:
 
 def _drop(values: dict[str, Any], key: str) -> None:
     *above, name = key.split(".")
+    place: Any = values
     for step in above:
-        values = values[step]
-    del values[name]
+        place = place[int(step)] if isinstance(place, list) else place[step]
+    del place[name]
 
 
 # -------------------------------------------------------------------------------------------------------- reference

@@ -13,9 +13,29 @@ from finetune.errors import Problem, nearest
 from finetune.recipe.data_names import split_name
 from finetune.recipe.tree import Path, Tree, dotted
 
-DATA_KEYS: tuple[Path, ...] = (("data", "train"), ("data", "validation"), ("data", "test"))
-FILE_KEYS: tuple[Path, ...] = (("data", "split", "test_ids"), ("model", "chat_template"))
-BASE_KEY: Path = ("model", "base")
+# In the place of a list's numbers
+EACH = "*"
+DATA_KEYS: tuple[Path, ...] = (
+    ("data", "train"),
+    ("data", "validation"),
+    ("data", "test"),
+    ("evaluate", "tasks", EACH, "test"),
+    ("evaluate", "tasks", EACH, "examples"),
+)
+FILE_KEYS: tuple[Path, ...] = (
+    ("data", "split", "test_ids"),
+    ("model", "chat_template"),
+    ("evaluate", "contestants", EACH, "path"),
+    ("evaluate", "schema_file"),
+    ("evaluate", "forgetting", "texts"),
+    ("evaluate", "forgetting", "questions"),
+    ("evaluate", "forgetting", "prompts"),
+    ("evaluate", "tasks", EACH, "schema_file"),
+    ("evaluate", "tasks", EACH, "path"),
+)
+BASE_KEYS: tuple[Path, ...] = (("model", "base"), ("evaluate", "contestants", EACH, "base"))
+# Of these only the user's own, `module:function`, have a path
+SCORER_KEYS: tuple[Path, ...] = (("evaluate", "scorer"), ("evaluate", "tasks", EACH, "scorer"))
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -24,15 +44,24 @@ def resolve_paths(tree: Tree) -> None:
     """Make every relative path in the tree absolute, counted from where it was written.
 
     A path in a recipe counts from the folder of that file, one given by `--set` from the current folder. Left alone:
-    `hub:` and `package:` names, and a base that looks like a hub id and is no folder there.
+    `hub:` and `package:` names, and a base that looks like a hub id and is no folder there. A scorer of the user's own,
+    `module:function`, becomes `path/of/module.py:function`.
     """
-    for key in (*DATA_KEYS, *FILE_KEYS, BASE_KEY):
-        section: Any = tree.values
-        for step in key[:-1]:
-            section = section.get(step) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or key[-1] not in section:
-            continue
-        section[key[-1]] = _resolved(key, section[key[-1]], key, tree)
+    for key in (*DATA_KEYS, *FILE_KEYS, *BASE_KEYS, *SCORER_KEYS):
+        for place, section in _reached(tree.values, key[:-1], ()):
+            if isinstance(section, dict) and key[-1] in section:
+                section[key[-1]] = _resolved(key, section[key[-1]], (*place, key[-1]), tree)
+
+
+def _reached(value: Any, key: Path, place: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield what a key leads to with its place; a key with `EACH` leads to as much as the list has items."""
+    if not key:
+        yield place, value
+    elif key[0] == EACH and isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from _reached(one, key[1:], (*place, number))
+    elif isinstance(value, Mapping) and key[0] in value:
+        yield from _reached(value[key[0]], key[1:], (*place, key[0]))
 
 
 def _resolved(key: Path, value: Any, path: Path, tree: Tree) -> Any:
@@ -54,23 +83,27 @@ def is_hub_base(base: str) -> bool:
 def missing(values: Mapping[str, Any], where: Callable[[str], str]) -> list[Problem]:
     """Report every path among the (resolved) values that leads to no file; globs have to match at least one."""
     problems = []
-    for key, given in _paths(values):
-        value = split_name(given).path if key[:2] in DATA_KEYS else given
-        if key == BASE_KEY and not os.path.isabs(value):
+    for key, place, given in _paths(values):
+        value = split_name(given).path if key in DATA_KEYS else given
+        if key in SCORER_KEYS:
+            value, colon, _ = value.rpartition(":")
+            if not colon:
+                continue
+        if key in BASE_KEYS and not os.path.isabs(value):
             continue
-        if value.startswith("hub:") or _exists(value) or (key[:2] in DATA_KEYS and _matches(value)):
+        if value.startswith("hub:") or _exists(value) or (key in DATA_KEYS and _matches(value)):
             continue
-        what = f"{dotted(key)} matches no file" if glob.has_magic(value) else f"{dotted(key)} does not exist"
-        problems.append(Problem(where(dotted(key)), f"{what}: {value!r}", _near_file(value)))
+        what = f"{dotted(place)} matches no file" if glob.has_magic(value) else f"{dotted(place)} does not exist"
+        problems.append(Problem(where(dotted(place)), f"{what}: {value!r}", _near_file(value)))
     return problems
 
 
-def _paths(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    for key in (*DATA_KEYS, *FILE_KEYS, BASE_KEY):
-        found: Any = values
-        for step in key:
-            found = found.get(step) if isinstance(found, Mapping) else None
-        yield from _texts(key, found)
+def _paths(values: Mapping[str, Any]) -> Iterator[tuple[Path, Path, str]]:
+    """Yield the key, the place and the text of every path."""
+    for key in (*DATA_KEYS, *FILE_KEYS, *BASE_KEYS, *SCORER_KEYS):
+        for place, found in _reached(values, key, ()):
+            for inner, text in _texts(place, found):
+                yield key, inner, text
 
 
 def _texts(path: Path, value: Any) -> Iterator[tuple[Path, str]]:
@@ -87,15 +120,25 @@ def _texts(path: Path, value: Any) -> Iterator[tuple[Path, str]]:
 def _absolute(key: Path, value: str, folder: str) -> str:
     if value.startswith(("hub:", "package:")) or not value:
         return value
+    if key in SCORER_KEYS:
+        return _own_scorer(value, folder)
     value = os.path.expanduser(value)
-    if key == BASE_KEY and not _is_local_base(value, folder):
+    if key in BASE_KEYS and not _is_local_base(value, folder):
         return value
-    if key[:2] not in DATA_KEYS:
+    if key not in DATA_KEYS:
         return os.path.normpath(os.path.join(folder, value))
     name = split_name(value, folder=folder)
     if glob.has_magic(name.path) and not os.path.isabs(name.path):
         folder = glob.escape(folder)
     return str(replace(name, path=os.path.normpath(os.path.join(folder, name.path))))
+
+
+def _own_scorer(value: str, folder: str) -> str:
+    module, colon, function = value.rpartition(":")
+    if not colon or not module:
+        return value
+    file = module if module.endswith(".py") else module.replace(".", "/") + ".py"
+    return os.path.normpath(os.path.join(folder, os.path.expanduser(file))) + colon + function
 
 
 def _is_local_base(value: str, folder: str) -> bool:

@@ -6,11 +6,12 @@ default never breaks a rule. A setting without effect is an error, because whoev
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from finetune.errors import Problem
+from finetune.recipe.contestant_rules import CONTESTANT_RULES
+from finetune.recipe.finding import COMMIT, Finding, Rule
+from finetune.recipe.finding import is_set as is_set
 from finetune.recipe.paths import is_hub_base, missing
 from finetune.recipe.schema import (
     DataSection,
@@ -18,28 +19,10 @@ from finetune.recipe.schema import (
     PretrainObjective,
     QloraMethod,
     Recipe,
-    Section,
     SourceSection,
 )
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A broken rule: the key to change, what is wrong, the fix, and the other sections the rule looked at."""
-
-    key: str
-    what: str
-    fix: str
-    looked_at: tuple[str, ...] = ()
-
-    def sections(self) -> set[str]:
-        """Return the sections, by dotted name, that the finding depends on."""
-        return {self.key.rpartition(".")[0], *self.looked_at}
-
-
-Rule = Callable[[Recipe], Iterator[Finding]]
+from finetune.recipe.task_rules import TASK_RULES, data_tasks
+from finetune.recipe.tasks import HeldOutTask
 
 
 def findings(recipe: Recipe) -> list[Finding]:
@@ -61,23 +44,13 @@ def missing_files(recipe: Recipe) -> list[Problem]:
     return missing(recipe.model_dump(), recipe.where)
 
 
-def is_set(recipe: Recipe, key: str) -> bool:
-    """Tell whether a dotted key was written, with something else than null."""
-    section: object = recipe
-    for name in key.split("."):
-        if not isinstance(section, Section) or name not in section.model_fields_set:
-            return False
-        section = getattr(section, name)
-    return section is not None
-
-
 # ---------------------------------------------------------------------------------------------------------- model
 
 
 def remote_code_is_pinned(recipe: Recipe) -> Iterator[Finding]:
     """Code that comes with a hub model is run only from a commit somebody has looked at."""
     model = recipe.model
-    if model.trust_remote_code and is_hub_base(model.base) and not _COMMIT.fullmatch(model.revision or ""):
+    if model.trust_remote_code and is_hub_base(model.base) and not COMMIT.fullmatch(model.revision or ""):
         yield Finding(
             "model.trust_remote_code",
             f"trust_remote_code runs whatever code {model.base!r} holds on the day",
@@ -236,11 +209,12 @@ def pretraining_has_no_chat(recipe: Recipe) -> Iterator[Finding]:
             what = f"objective pretrain learns raw text, not format: {one.format}"
             fix = "write format: text, or objective: {kind: sft}"
             yield Finding(f"{place}.format", what, fix, ("objective",))
-    for key in ("data.system", "model.chat_template"):
+    asked = any(not isinstance(task, HeldOutTask) for task in recipe.evaluate.tasks)
+    for key in () if asked else ("data.system", "model.chat_template"):
         if is_set(recipe, key):
             what = f"{key} has no effect with objective pretrain: raw text has no turns"
             yield Finding(key, what, f"remove {key}", ("objective",))
-    if recipe.evaluate.scorer not in ("auto", "bits_per_byte"):
+    if recipe.evaluate.scorer not in ("auto", "bits_per_byte", "perplexity"):
         what = f"scorer {recipe.evaluate.scorer} needs answers, and objective pretrain has raw text"
         yield Finding("evaluate.scorer", what, "write scorer: bits_per_byte", ("objective",))
 
@@ -273,11 +247,19 @@ def looks_need_validation(recipe: Recipe) -> Iterator[Finding]:
     if recipe.data.validation is not None or recipe.data.split.validation > 0:
         return
     settings = {"train.early_stop": True, "train.eval_every": True, "train.keep": recipe.train.keep == "best"}
+    settings["train.max_forgetting"] = True
     for key, applies in settings.items():
         if applies and is_set(recipe, key):
             what = f"{key} has no effect: there are no validation rows"
             fix = "give data.validation or a data.split.validation above 0, or remove it"
             yield Finding(key, what, fix, ("data", "data.split"))
+
+
+def bounds_choose_the_best(recipe: Recipe) -> Iterator[Finding]:
+    """Where the last checkpoint is kept whatever it is, no bound chooses among them."""
+    if is_set(recipe, "train.max_forgetting") and recipe.train.keep == "last":
+        what = "train.max_forgetting has no effect with keep: last"
+        yield Finding("train.max_forgetting", what, "write keep: best, or remove train.max_forgetting")
 
 
 # ------------------------------------------------------------------------------------------------------- evaluate
@@ -289,12 +271,20 @@ def settings_of_scorers(recipe: Recipe) -> Iterator[Finding]:
     if recipe.evaluate.fields and scorer not in ("auto", "json_fields"):
         what = f"evaluate.fields has no effect with scorer: {scorer}"
         yield Finding("evaluate.fields", what, "write scorer: json_fields, or remove evaluate.fields")
-    if recipe.evaluate.allow_code_execution and scorer != "tests":
+    if (recipe.evaluate.schema_file is not None) != (scorer == "json_schema"):
+        what = f"evaluate.schema_file has no effect with scorer: {scorer}"
+        if scorer == "json_schema":
+            what = "scorer json_schema checks answers against a JSON Schema, and evaluate.schema_file gives none"
+        yield Finding("evaluate.schema_file", what, "give both scorer: json_schema and the schema's file, or neither")
+    scorers = [scorer, *(task.scorer for _, task in data_tasks(recipe))]
+    if recipe.evaluate.allow_code_execution and not any(one == "tests" or ":" in one for one in scorers):
         what = f"evaluate.allow_code_execution has no effect with scorer: {scorer}"
         yield Finding("evaluate.allow_code_execution", what, "write scorer: tests, or remove it")
-    no_answers = scorer == "bits_per_byte" or isinstance(recipe.objective, PretrainObjective)
-    if is_set(recipe, "evaluate.max_new_tokens") and no_answers:
-        what = "evaluate.max_new_tokens has no effect: bits_per_byte writes no answers"
+    measure = scorer if scorer in ("bits_per_byte", "perplexity") else ""
+    if isinstance(recipe.objective, PretrainObjective):
+        measure = measure or "bits_per_byte"
+    if is_set(recipe, "evaluate.max_new_tokens") and measure:
+        what = f"evaluate.max_new_tokens has no effect: {measure} writes no answers"
         yield Finding("evaluate.max_new_tokens", what, "remove it", ("objective",))
 
 
@@ -329,6 +319,9 @@ RULES: tuple[Rule, ...] = (
     double_quantization_is_nf4,
     steps_or_epochs,
     looks_need_validation,
+    bounds_choose_the_best,
     settings_of_scorers,
     exports_differ,
+    *TASK_RULES,
+    *CONTESTANT_RULES,
 )

@@ -14,6 +14,12 @@ from finetune.recipe.exports import Export as Export
 from finetune.recipe.exports import GgufExport as GgufExport
 from finetune.recipe.exports import MergedExport as MergedExport
 from finetune.recipe.exports import OllamaExport as OllamaExport
+from finetune.recipe.row_forms import ANSWER_IS, COLUMNS, FORMAT, HEADER, INSTRUCTION, SYSTEM, TEMPLATE
+from finetune.recipe.row_forms import AnswerIs as AnswerIs
+from finetune.recipe.row_forms import BenchmarkName as BenchmarkName
+from finetune.recipe.row_forms import DataFormat as DataFormat
+from finetune.recipe.row_forms import Header as Header
+from finetune.recipe.row_forms import TemplateSection as TemplateSection
 from finetune.recipe.scoring import EvaluateSection as EvaluateSection
 from finetune.recipe.scoring import ScorerName as ScorerName
 from finetune.recipe.section import Section as Section
@@ -85,13 +91,6 @@ class SampleSection(Section):
     seed: int = Field(0, description="Seed of the draw.")
 
 
-class TemplateSection(Section):
-    """Prompt and answer written as Jinja over the row's columns, for `format: template`."""
-
-    prompt: str = Field(description="Jinja text of the user's turn, e.g. `Question: {{ question }}`.")
-    completion: str = Field(description="Jinja text of the answer that is learned, e.g. `{{ answer }}`.")
-
-
 FindingKind = Literal[
     "leaks", "contained_texts", "duplicates", "near_duplicates", "conflicting_labels", "label_typos", "rare_labels",
     "label_imbalance", "empty_answers", "refusals", "repeated_answers", "languages", "encoding", "homoglyphs",
@@ -110,42 +109,6 @@ class ChecksSection(Section):
     )
     error: tuple[FindingKind, ...] = Field((), description="Kinds of findings that refuse the run.")
     ignore: tuple[FindingKind, ...] = Field((), description="Kinds of findings that are not looked for.")
-
-
-BenchmarkName = Literal[
-    "pubmedqa", "medmcqa", "medquad", "mts_dialog", "mmlu", "tatqa", "banking77", "clinc", "legalbench", "spider",
-    "gsm8k", "mbpp", "humaneval", "sgd", "hh_rlhf", "self_instruct",
-]  # fmt: skip
-DataFormat = Literal[
-    "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "qa", "multiple_choice", "classification",
-    "multi_label", "tags", "preference", "kto", "text", "completion", "template", BenchmarkName,
-]  # fmt: skip
-AnswerIs = Literal["auto", "letter", "index_0", "index_1", "text"]
-Header = Literal["auto"] | bool
-FORMAT = (
-    "How rows read; `auto` recognises it from the columns and says why. Turns: messages (OpenAI's, tools included) and "
-    "sharegpt. One question: alpaca, prompt_completion, qa (with a context) and multiple_choice. Labels: "
-    "classification, multi_label and tags (BIO; the answer is a JSON list of entities). Judged answers: preference and "
-    "kto, of which sft learns the good ones. Raw text, learned whole: text, and completion for one without a prompt. "
-    "template: written by the recipe. A benchmark's name takes its own files, prompt and official split "
-    "(docs/benchmarks.md)."
-)
-COLUMNS = "Which column plays which role, e.g. `{text: body, label: queue}`, where the names are not usual."
-TEMPLATE = "Prompt and answer as Jinja, for `format: template`."
-SYSTEM = "System prompt put before every conversation that has none of its own."
-INSTRUCTION = (
-    "Text put before each row's text in the formats classification, multi_label, multiple_choice and tags; the default "
-    "names the labels."
-)
-ANSWER_IS = (
-    "How the answer of `format: multiple_choice` names its choice: by letter, by number from 0 or from 1, or by the "
-    "choice's text. `auto` decides over all rows and refuses to guess."
-)
-
-HEADER = (
-    "Whether the first line of a CSV or TSV names its columns; without it they are column_1, column_2 and so on. "
-    "`auto` takes it for a row where one of its values occurs again further down in the same column, and says so."
-)
 
 
 class SourceSection(Section):
@@ -310,6 +273,14 @@ class TrainSection(Section):
     )
     keep: Literal["best", "last"] = Field(
         "best", description="Which checkpoint becomes the result: lowest validation loss, or the last one."
+    )
+    max_forgetting: float | None = Field(
+        None,
+        gt=0,
+        description="Keep the checkpoint of lowest validation loss among those with which general texts "
+        "(`evaluate.forgetting.texts`) take at most this many bits per byte more than with the base, measured at each "
+        "look at the validation rows; where there is none, the one with which they take the least. Unset means that "
+        "the texts are not looked at.",
     )
 
 

@@ -16,6 +16,8 @@ from finetune.recipe.schema import Recipe, Section
 from finetune.recipe.tree import Path, Tree, dotted
 from finetune.recipe.words import accepts, item_type, kinds, members, or_list, sections, show
 
+# Where somebody may have put a key or a password, which is not to be shown
+SECRETS = ("api_key_env", "url")
 _BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -105,7 +107,8 @@ def _translate(detail: ErrorDetails, spot: _Spot, tree: Tree) -> Iterator[Fault]
         yield _unknown_kind(spot, tree.value(spot.path).get("kind"))
     else:
         value = tree.value(spot.path)
-        what = f"{dotted(spot.path)} is {show(value)}; it must be {accepts(spot.annotation, spot.field)}"
+        shown = "not of the right form" if spot.path[-1] in SECRETS else show(value)
+        what = f"{dotted(spot.path)} is {shown}; it must be {accepts(spot.annotation, spot.field)}"
         yield Fault(spot.path, what, _remedy(value, spot))
 
 

@@ -9,12 +9,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from finetune.recipe.contestants import ADDRESS, CURRENCY, VARIABLE
 from finetune.recipe.schema import Section
+from finetune.recipe.scorer_names import OWN_SCORER
 
 PATTERNS = {
+    OWN_SCORER: "a function of your own as module:function",
+    ADDRESS: "an address that begins with http:// or https://, without a user, a key or a query in it",
+    VARIABLE: "the name of an environment variable: capitals, digits and '_'",
+    CURRENCY: "three capitals, e.g. EUR",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "text of letters, digits, '.', '_' and '-' that begins with a letter or digit",
 }
 LONGEST_VALUE = 60
+_PLURALS = {str: "texts", int: "whole numbers", float: "numbers", bool: "true or false"}
 
 
 def show(value: Any) -> str:
@@ -32,7 +39,9 @@ def show(value: Any) -> str:
 def members(annotation: Any) -> tuple[Any, ...]:
     """Return the alternatives of a type without None: `int | None` gives `(int,)`."""
     if get_origin(annotation) is Annotated:
-        return members(get_args(annotation)[0])
+        inner, *metadata = get_args(annotation)
+        # Text of a certain form is a kind of its own; other limits do not matter here
+        return (annotation,) if _pattern(metadata) else members(inner)
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(one for branch in get_args(annotation) for one in members(branch))
     return () if annotation is type(None) else (annotation,)
@@ -71,14 +80,25 @@ def or_list(names: Iterable[str]) -> str:
 def accepts(annotation: Any, field: FieldInfo | None = None) -> str:
     """Say what a value of this type has to be: `a whole number, 1 or more`."""
     metadata = field.metadata if field else []
-    pattern = next((one.pattern for one in metadata if getattr(one, "pattern", None)), None)
-    if pattern is not None:
-        return PATTERNS.get(pattern, f"text that matches {pattern}")
+    if pattern := _pattern(metadata):
+        return _text_of(pattern)
     return " or ".join(dict.fromkeys(_accepts_one(one) for one in members(annotation))) + _range(metadata)
+
+
+def _pattern(metadata: Iterable[Any]) -> str | None:
+    """Return the pattern that text has to match, where one is asked for."""
+    inner = [two for one in metadata for two in (getattr(one, "metadata", None) or (one,))]
+    return next((one.pattern for one in inner if getattr(one, "pattern", None)), None)
+
+
+def _text_of(pattern: str) -> str:
+    return PATTERNS.get(pattern, f"text that matches {pattern}")
 
 
 def _accepts_one(kind: Any) -> str:
     origin = get_origin(kind)
+    if origin is Annotated:
+        return _text_of(_pattern(get_args(kind)[1:]) or "")
     if origin is Literal:
         return or_list(str(choice) for choice in get_args(kind))
     if origin is tuple:
@@ -97,7 +117,7 @@ def _plural(kind: Any) -> str:
 def _plural_of_one(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return or_list(str(choice) for choice in get_args(kind))
-    return "mappings" if sections(kind) else {str: "texts", int: "whole numbers", float: "numbers"}[kind]
+    return "mappings" if sections(kind) else _PLURALS[kind]
 
 
 def _range(metadata: Iterable[Any]) -> str:

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from finetune.errors import FinetuneError, missing_extra
-from finetune.runtimes.protocol import Generation, Progress
+from finetune.runtimes.protocol import Continuation, Generation, Progress, cut_at
 
 WORKER = Path(__file__).with_name("llama_worker.py")
 # Seconds without a sign of life after which the process is taken to hang
@@ -239,9 +239,10 @@ class LlamaCppRuntime:
         *,
         max_new_tokens: int,
         stop: Sequence[int],
+        until: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> list[Generation]:
-        """Answer each prompt greedily; the arguments are those of the protocol."""
+        """Answer each prompt greedily; the arguments are those of the protocol. Stop texts save no time here."""
         asked = {
             "ask": "generate",
             "prompts": [list(map(int, prompt)) for prompt in prompts],
@@ -251,20 +252,40 @@ class LlamaCppRuntime:
         found, _ = self._worker.ask(asked, progress)
         self._seconds += found["seconds"]
         self._tokens += sum(map(len, found["answers"]))
-        return [self._generation(tokens, stop) for tokens in found["answers"]]
+        return [self._generation(tokens, stop, until) for tokens in found["answers"]]
 
-    def _generation(self, tokens: list[int], stop: Sequence[int]) -> Generation:
+    def _generation(self, tokens: list[int], stop: Sequence[int], until: Sequence[str]) -> Generation:
         ended = bool(tokens) and tokens[-1] in stop
         kept = tokens[:-1] if ended else tokens
-        return Generation(tuple(kept), self.tokenizer.decode(kept, skip_special_tokens=True), ended)
+        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        cut = cut_at(text, until)
+        return Generation(tuple(kept), text if cut is None else cut, ended or cut is not None)
 
     def log_likelihoods(self, rows: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> list[float]:
         """Return the summed log probability, in nats, of the marked tokens of each row; the first never counts."""
-        sums = []
-        for ids, marks in rows:
-            chosen = self.log_probabilities(ids)[np.arange(len(ids) - 1), np.asarray(ids[1:], dtype=np.int64)]
-            sums.append(float(chosen[np.asarray(marks[1:], dtype=bool)].astype(np.float64).sum()))
-        return sums
+        return [self._scored(ids, marks).log_likelihood for ids, marks in rows]
+
+    def _scored(self, ids: Sequence[int], marks: Sequence[bool]) -> Continuation:
+        places = np.flatnonzero(np.asarray(marks[1:], dtype=bool))
+        scores, following = self.log_probabilities(ids)[places], np.asarray(ids[1:], dtype=np.int64)[places]
+        chosen = scores[np.arange(len(places)), following].astype(np.float64)
+        return Continuation(float(chosen.sum()), bool((scores.argmax(-1) == following).all()))
+
+    def score_continuations(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[Continuation]]:
+        """Return how likely each of a prompt's continuations is; every one is read with its prompt."""
+        return [
+            [self._scored([*prompt, *one], [False] * len(prompt) + [True] * len(one)) for one in those]
+            for prompt, those in zip(prompts, continuations, strict=True)
+        ]
+
+    def choice_log_likelihoods(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[float]]:
+        """Return, for each prompt, the log probability in nats of each of its continuations."""
+        scored = self.score_continuations(prompts, continuations)
+        return [[one.log_likelihood for one in those] for those in scored]
 
     def log_probabilities(self, token_ids: Sequence[int]) -> np.ndarray:
         """Return log p(next token) at each position: float32 [length, vocabulary]."""

@@ -113,8 +113,15 @@ def row_attention(model: Any) -> Iterator[None]:
 
     AttentionInterface.register(NAME, attend_rows)
     AttentionMaskInterface.register(NAME, _no_mask)
+    with attention(model, NAME):
+        yield
+
+
+@contextlib.contextmanager
+def attention(model: Any, implementation: str) -> Iterator[None]:
+    """Compute a model's attention by one of transformers' implementations while the block lasts."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(implementation)
     try:
         yield
     finally:

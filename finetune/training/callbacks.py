@@ -11,15 +11,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback
 
 from finetune.tracking import Tracker
+from finetune.training.checkpoints import standing
 
 
 class Cadence(TrainerCallback):  # type: ignore[misc]
     """Log each step; evaluate and save every so many steps and at the end; stop early when nothing improves."""
 
-    def __init__(self, *, eval_every: int | None, save_every: int, early_stop: int | None) -> None:
+    def __init__(
+        self, *, eval_every: int | None, save_every: int, early_stop: int | None, max_forgetting: float | None = None
+    ) -> None:
         self.eval_every = eval_every
         self.save_every = save_every
         self.early_stop = early_stop
+        self.max_forgetting = max_forgetting
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         last = state.global_step >= state.max_steps
@@ -30,30 +34,34 @@ class Cadence(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if looks_since_best(state.log_history) == 0:
+        if looks_since_best(state.log_history, self.max_forgetting) == 0:
             # So that the best one can be taken back, whatever the saving cadence
             control.should_save = True
-        if stops_early(state.log_history, self.early_stop):
+        if stops_early(state.log_history, self.early_stop, self.max_forgetting):
             control.should_training_stop = True
             control.should_save = True
         return control
 
 
-def looks_since_best(history: list[dict[str, Any]]) -> int:
-    """Return how many looks at the validation rows there were since the lowest loss; 0 where there was none."""
-    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+def looks_since_best(history: list[dict[str, Any]], max_forgetting: float | None = None) -> int:
+    """Return how many looks at the validation rows there were since the best; 0 where there was none."""
+    found = [standing(entry, max_forgetting) for entry in history if "eval_loss" in entry]
+    return len(found) - 1 - found.index(min(found)) if found else 0
 
 
-def stops_early(history: list[dict[str, Any]], early_stop: int | None) -> bool:
+def stops_early(history: list[dict[str, Any]], early_stop: int | None, max_forgetting: float | None = None) -> bool:
     """Whether a run with this history has gone without a new best for as long as the recipe allows."""
-    return early_stop is not None and looks_since_best(history) >= early_stop
+    return early_stop is not None and looks_since_best(history, max_forgetting) >= early_stop
 
 
 class Tracking(TrainerCallback):  # type: ignore[misc]
     """Hand every log event to the tracker, with the speed since the one before."""
 
-    NAMES = ("loss", "eval_loss", "learning_rate", "grad_norm", "epoch", "tokens", "tokens_per_second")
+    # fmt: off
+    NAMES = (
+        "loss", "eval_loss", "eval_forgetting", "learning_rate", "grad_norm", "epoch", "tokens", "tokens_per_second",
+    )
+    # fmt: on
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker

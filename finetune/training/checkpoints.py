@@ -80,10 +80,27 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[Problem]]:
     return None, skipped
 
 
-def best_step(history: list[dict[str, Any]], steps: set[int]) -> int | None:
-    """Return the step of `steps` with the lowest validation loss in a trainer's log history, the earliest if tied."""
-    seen = [(entry["eval_loss"], entry["step"]) for entry in history if "eval_loss" in entry and entry["step"] in steps]
-    return min(seen)[1] if seen else None
+def standing(entry: dict[str, Any], max_forgetting: float | None) -> tuple[bool, float]:
+    """Return what a look at the validation rows is ranked by, the best lowest.
+
+    That is its loss, or where more was forgotten than may be, and so behind all others, what was forgotten.
+    """
+    if max_forgetting is not None and entry["eval_forgetting"] > max_forgetting:
+        return True, entry["eval_forgetting"]
+    return False, entry["eval_loss"]
+
+
+def best_step(history: list[dict[str, Any]], steps: set[int], max_forgetting: float | None = None) -> int | None:
+    """Return the step of `steps` that stands best in a trainer's log history, the earliest if tied.
+
+    Args:
+        history: what the trainer logged.
+        steps: those to choose from.
+        max_forgetting: most bits per byte that general texts may have risen by; None where that was not measured.
+    """
+    seen = [entry for entry in history if "eval_loss" in entry and entry["step"] in steps]
+    ranked = [(standing(entry, max_forgetting), entry["step"]) for entry in seen]
+    return min(ranked)[1] if ranked else None
 
 
 def read_history(checkpoint: Path) -> list[dict[str, Any]]:

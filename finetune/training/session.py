@@ -7,14 +7,14 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft.helpers import disable_input_dtype_casting
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig
 
 from finetune.data.rows import TokenRow
@@ -37,7 +37,11 @@ CPU_TOKENS = 1536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What a training run did. Losses are means per trained token, in nats; memory in bytes."""
+    """What a training run did. Losses are means per trained token, in nats; memory in bytes.
+
+    `forgetting` is by how many bits per byte general texts have risen with the kept weights, None where that was not
+    measured; `forgets` says that it is more than the recipe allows, as no checkpoint kept below.
+    """
 
     steps: int
     kept_step: int
@@ -51,6 +55,8 @@ class Training:
     resumed_from: int | None
     micro_batch_tokens: int
     folder: str
+    forgetting: float | None = None
+    forgets: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,6 +74,7 @@ def train(
     tracker: Tracker,
     resume: Path | None = None,
     quiet: bool = False,
+    forgetting: Callable[[], float] | None = None,
 ) -> Training:
     """Train `model` on `rows` and write the result to `folder`.
 
@@ -82,6 +89,8 @@ def train(
         tracker: told every step.
         resume: a checkpoint to go on from.
         quiet: no progress bar.
+        forgetting: measures by how many bits per byte general texts have risen; asked where `train.max_forgetting` is
+            set, which needs it.
 
     Raises:
         FinetuneError: the loss or gradient became NaN or infinite, out of memory, out of disk.
@@ -99,12 +108,6 @@ def train(
     learning_bytes = 12 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     require_disk(folder.path, 3 * learning_bytes, "checkpoints of this run")
     use_bounds = _uses_row_attention(recipe, model, machine, max(len(row) for row in rows))
-    callbacks = [
-        Cadence(eval_every=eval_every, save_every=save_every, early_stop=recipe.train.early_stop),
-        Tracking(tracker),
-    ]
-    if not quiet:
-        callbacks.append(ProgressBar())
     started = time.perf_counter()
     with _silence(), contextlib.ExitStack() as stack:
         trainer = RowTrainer(
@@ -116,9 +119,11 @@ def train(
             facts={"run": folder.name},
             autocast=_autocast(model, machine, recipe),
             bounds_attention=use_bounds,
+            max_forgetting=recipe.train.max_forgetting,
+            forgetting=None if recipe.train.max_forgetting is None else forgetting,
             args=arguments(recipe, steps=steps, device=machine.device, output=folder.checkpoints),
             processing_class=tokenizer,
-            callbacks=callbacks,
+            callbacks=_callbacks(recipe.train, eval_every, save_every, tracker, quiet=quiet),
         )
         stack.enter_context(disable_input_dtype_casting(model))
         if use_bounds:
@@ -131,6 +136,18 @@ def train(
         kept = _keep(trainer, recipe)
     _save(model, tokenizer, folder, recipe)
     return _summary(trainer, kept, resume, limit, time.perf_counter() - started, folder)
+
+
+def _callbacks(
+    section: TrainSection, eval_every: int | None, save_every: int, tracker: Tracker, *, quiet: bool
+) -> list[TrainerCallback]:
+    kept = Cadence(
+        eval_every=eval_every,
+        save_every=save_every,
+        early_stop=section.early_stop,
+        max_forgetting=section.max_forgetting,
+    )
+    return [kept, Tracking(tracker), *([] if quiet else [ProgressBar()])]
 
 
 def total_steps(recipe: Recipe, rows: int) -> int:
@@ -247,7 +264,8 @@ def _silence() -> Any:
 def _is_over(checkpoint: Path, steps: int, recipe: Recipe) -> bool:
     """Whether nothing is left to train after a checkpoint: it is of the last step, or of the one that stopped early."""
     history = checkpoints.read_history(checkpoint)
-    return (checkpoints.step_of(checkpoint) or 0) >= steps or stops_early(history, recipe.train.early_stop)
+    stopped = stops_early(history, recipe.train.early_stop, recipe.train.max_forgetting)
+    return (checkpoints.step_of(checkpoint) or 0) >= steps or stopped
 
 
 def _run(trainer: RowTrainer, resume: Path | None) -> None:
@@ -267,7 +285,7 @@ def _keep(trainer: RowTrainer, recipe: Recipe) -> int:
     if recipe.train.keep == "last" or not trainer.validation:
         return last
     whole = {checkpoints.step_of(path) or 0 for path in checkpoints.all_checkpoints(trainer.folder)}
-    best = checkpoints.best_step(trainer.state.log_history, whole)
+    best = trainer.best_of(whole)
     if best is None or best == last:
         return last
     trainer.take_back(trainer.folder / f"step-{best}")
@@ -288,14 +306,18 @@ def _summary(
 ) -> Training:
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    validation = [entry["eval_loss"] for entry in history if "eval_loss" in entry and entry["step"] == kept]
+    looks = [entry for entry in history if "eval_loss" in entry and entry["step"] == kept]
+    look = looks[-1] if looks else {}
+    bound, forgotten = trainer.max_forgetting, look.get("eval_forgetting")
     meter = trainer.meter
     return Training(
         steps=int(trainer.state.global_step),
         kept_step=kept,
         epochs=float(trainer.state.epoch or 0.0),
         loss=losses[-1],
-        validation_loss=validation[-1] if validation else None,
+        validation_loss=look.get("eval_loss"),
+        forgetting=forgotten,
+        forgets=bound is not None and forgotten is not None and forgotten > bound,
         tokens=meter.tokens,
         tokens_per_second=meter.tokens / meter.seconds if meter.seconds else 0.0,
         seconds=seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from trl import SFTTrainer
 from finetune.data.rows import TokenRow
 from finetune.errors import FinetuneError
 from finetune.training import checkpoints
-from finetune.training.attention import row_bounds
+from finetune.training.attention import attention, row_bounds
 from finetune.training.batches import MicroBatch, RowDataset, StepBatch, StepCollator, first_row
 from finetune.training.callbacks import Meter
 from finetune.training.loss import backbone, head_is_plain, softcap, trained_token_loss
@@ -44,6 +44,8 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
         facts: dict[str, Any],
         autocast: torch.dtype | None,
         bounds_attention: bool,
+        max_forgetting: float | None = None,
+        forgetting: Callable[[], float] | None = None,
         **trainer: Any,
     ) -> None:
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -64,6 +66,9 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
         self.facts = facts
         self.autocast = autocast
         self.bounds_attention = bounds_attention
+        self.max_forgetting = max_forgetting
+        self.forgetting = forgetting
+        self.usual_attention = causal.config._attn_implementation
         self.meter = Meter()
 
     def training_step(self, model: Any, inputs: StepBatch, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -116,7 +121,7 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Return and log the mean loss per trained token over all validation rows."""
+        """Return and log the mean loss per trained token over all validation rows, and what has been forgotten."""
         self.model.eval()
         total, trained = 0.0, 0
         for first in range(0, len(self.validation), _AT_ONCE):
@@ -125,6 +130,9 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
             with torch.no_grad():
                 total += float(sum(self.summed_loss(micro_batch) for micro_batch in batch["micro_batches"]))
         metrics = {"eval_loss": total / max(1, trained)}
+        if self.forgetting is not None:
+            with attention(self.causal, self.usual_attention):
+                metrics["eval_forgetting"] = self.forgetting()
         self.log(dict(metrics))
         handler: Any = self.callback_handler
         control: Any = vars(self)["control"]
@@ -153,7 +161,11 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
             finally:
                 self.args.output_dir = folder
         kept = {checkpoints.step_of(path) or 0 for path in checkpoints.all_checkpoints(self.folder)}
-        checkpoints.retain(self.folder, best=checkpoints.best_step(self.state.log_history, kept))
+        checkpoints.retain(self.folder, best=self.best_of(kept))
+
+    def best_of(self, steps: set[int]) -> int | None:
+        """Return which of these steps stands best so far, or None where the validation rows were looked at in none."""
+        return checkpoints.best_step(self.state.log_history, steps, self.max_forgetting)
 
     def take_back(self, checkpoint: Path) -> None:
         """Load the weights of a checkpoint into the model."""

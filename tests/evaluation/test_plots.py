@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from finetune.evaluation.plots import ForestRow, _smoothed, forest, loss_curve
+from finetune.evaluation.plots import ForestRow, Reliability, _smoothed, forest, loss_curve, reliability
 
 TRAIN: list[dict[str, Any]] = [{"step": step, "loss": 2.0 / step} for step in range(1, 41)]
 LOOKS: list[dict[str, Any]] = [{"step": step, "eval_loss": 2.2 / step} for step in (10, 20, 30, 40)]
@@ -78,3 +78,15 @@ def test_light_and_dark_differ_and_settings_stay() -> None:
 def test_a_forest_needs_a_row() -> None:
     with pytest.raises(ValueError, match="at least one difference"):
         forest([])
+
+
+def test_reliability_draws_a_line_a_contestant_and_the_diagonal() -> None:
+    lines = [
+        Reliability(label="base", points=((0.3, 0.2, 5), (0.7, 0.4, 9))),
+        Reliability(label="$tuned$ <b>", points=((0.9, 0.8, 3),)),
+    ]
+    text = words(reliability(lines))
+    for part in ("perfectly calibrated", "base", "$tuned$ <b>", "probability of the chosen answer", "share right"):
+        assert part in text
+    assert reliability(lines) == reliability(lines)
+    assert reliability(lines) != reliability(lines, dark=True)

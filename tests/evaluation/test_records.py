@@ -8,14 +8,14 @@ import pytest
 
 from finetune.errors import FinetuneError
 from finetune.evaluation.facts import data_facts, duration, proof_rows, score_rows
-from finetune.evaluation.records import read_records
-from tests.run_records import finished_run, new_run, ticket_result, verification
+from finetune.evaluation.records import answers_name, read_answers, read_records, read_results
+from tests.run_records import finished_run, new_run, ticket_result, verification, whole_run
 
 
 def test_a_finished_run_is_read_whole(tmp_path: Path) -> None:
     records = read_records(finished_run(tmp_path / "tickets", result=ticket_result(n=20)))
     assert records["name"] == "tickets"
-    assert len(records["answers"]) == 20
+    assert len(records["answers"]["held-out"]) == 20
     assert len(records["metrics"]) == 85 + 5
     assert [task["task"] for task in records["tasks"]] == ["held-out"]
     assert [row["kind"] for row in records["said"]["scores"][0]] == ["baseline", "base", "subject", "difference"]
@@ -47,7 +47,7 @@ def test_what_is_not_there_is_empty(tmp_path: Path) -> None:
     (folder.data / "certificate.json").unlink()
     records = read_records(folder)
     assert records["certificate"] is None
-    assert [records[key] for key in ("metrics", "tasks", "answers", "proofs")] == [[], [], [], {}]
+    assert [records[key] for key in ("metrics", "tasks", "answers", "proofs")] == [[], [], {}, {}]
     assert records["said"]["scores"] == records["said"]["proofs"] == records["said"]["data"] == []
 
 
@@ -61,7 +61,7 @@ def test_a_logged_rate_stands_in_where_the_recipe_names_none(tmp_path: Path) -> 
 def test_separators_inside_texts_do_not_break_lines(tmp_path: Path) -> None:
     text = "one\u2028two\x85three"
     records = read_records(finished_run(tmp_path / "run", result=ticket_result(n=12, texts={3: text})))
-    assert records["answers"][3]["tuned"]["text"] == text
+    assert records["answers"]["held-out"][3]["tuned"]["text"] == text
 
 
 def test_a_damaged_file_is_named_with_its_line(tmp_path: Path) -> None:
@@ -107,3 +107,53 @@ def test_scores_show_as_many_decimals_as_the_difference_needs() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_answers_of_every_task_are_read(tmp_path: Path) -> None:
+    records = read_records(whole_run(tmp_path / "run"))
+    assert {task: len(answers) for task, answers in records["answers"].items()} == {"held-out": 120, "capitals": 60}
+    assert records["forgetting"]["verdict"] == "keeps"
+    assert list(records["cost"]) == ["base", "tuned", "frontier"]
+    assert [one.verdict for one in records["said"]["outcomes"]] == [
+        "better",
+        "no detectable difference",
+        "keeps",
+        "leak",
+    ]
+    assert [len(panels) for panels in records["said"]["panels"]] == [3, 1]
+    assert [panel.title for panel in records["said"]["beside"]] == [
+        "Forgetting",
+        "Cost of serving",
+        "Proof of sameness",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("held-out", "answers.jsonl"),
+        ("pubmedqa", "answers-pubmedqa.jsonl"),
+        ("a b_c-1.0", "answers-a b_c-1.0.jsonl"),
+        ("a/b", "answers-a%2Fb.jsonl"),
+        ("a%2Fb", "answers-a%252Fb.jsonl"),
+        ("../x", "answers-..%2Fx.jsonl"),
+    ],
+)
+def test_every_task_has_a_file_of_its_own(task: str, name: str) -> None:
+    assert answers_name(task) == name
+
+
+def test_a_run_without_evaluation_has_no_results(tmp_path: Path) -> None:
+    folder = new_run(tmp_path / "run")
+    assert read_results(folder) == {"tasks": []}
+    assert read_answers(folder, "held-out") == []
+
+
+def test_forgetting_of_the_kept_step_is_told(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run", result=ticket_result(n=12))
+    assert "General texts, kept step" not in dict(read_records(folder)["said"]["training"])
+    done = folder.manifest()["stages"]["train"]
+    folder.finish("train", **{**done, "forgetting": 0.0213, "forgets": True})
+    assert dict(read_records(folder)["said"]["training"])["General texts, kept step"] == (
+        "+0.0213 bits a byte against the base, more than the recipe allows: no checkpoint kept below that"
+    )

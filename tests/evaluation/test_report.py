@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from finetune.evaluation import read_records, report_html
 from finetune.evaluation.compare import Answer, Item, TaskResult, compare
-from finetune.evaluation.scorers import bits_per_byte_scorer
-from tests.run_records import add_evaluation, add_training, finished_run, new_run, ticket_result
+from finetune.evaluation.text_measures import bits_per_byte_scorer
+from tests.run_records import add_evaluation, add_training, finished_run, new_run, ticket_result, whole_run
 
 HOSTILE = {
     0: "<script>alert(1)</script>",
@@ -263,3 +263,83 @@ def test_a_task_without_answers(tmp_path: Path) -> None:
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     folder = finished_run(tmp_path / "run", result=ticket_result(n=12))
     assert report_html(read_records(folder)) == report_html(read_records(folder))
+
+
+# ------------------------------------------------------------------------------------- all that an evaluation can hold
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return report_html(read_records(whole_run(tmp_path_factory.mktemp("runs") / "tickets", forgets=True)))
+
+
+def test_a_whole_evaluation_says_everything_in_its_order(whole: str) -> None:
+    text = Page(whole).text
+    sentences = [
+        "Better on held-out, but forgets Tuned is better than base on held-out",
+        "Corrected for 2 tasks (Holm), p < 0.001: better. Tuned lost what its base could do: 20 points",
+        "No detectable difference on capitals No detectable difference on capitals: exact",
+        "Forgets what its base could do Tuned lost",
+        "Test items of held-out stand in the training rows 2 of 120 test items share text with the training rows.",
+        "Shipped model verified",
+        "Base and tuned got the same 180 prompts, token by token.",
+        "All tasks at a glance",
+        "Scores on held-out",
+        "Slices",
+        "Test items in the training rows",
+        "The score without those items",
+        "Scores on capitals",
+        "Before anyone had answered, 60 items were to show a difference of 0.13 or more with 80 % power if the "
+        "contestants differ on 20 % of them.",
+        "Calibration",
+        "Forgetting",
+        "Cost of serving 1,000 requests to frontier cost 1.20 USD.",
+        "Proof of sameness",
+        "What ships",
+        "Wins and losses",
+        "Regressions: 0",
+        "Regressions: 2 Items that base had wholly right and tuned has not",
+        "Data",
+    ]
+    places = [text.find(sentence) for sentence in sentences]
+    assert -1 not in places, sentences[places.index(-1)]
+    assert places == sorted(places)
+
+
+def test_tones_are_those_of_the_corrected_verdicts(whole: str) -> None:
+    tones = [attrs["class"] for tag, attrs in Page(whole).tags if (attrs.get("class") or "").startswith("banner")]
+    assert tones == ["banner mixed", "banner neutral", "banner bad", "banner mixed", "banner good"]
+
+
+def test_planted_leak_regression_and_tie_are_named(whole: str) -> None:
+    page = Page(whole)
+    for planted in ("T-00000", "train-0 at tickets.jsonl:1", "c-03", "c-17", "worse on 2 and equal on 56"):
+        assert planted in page.text
+    regressions = page.text.index("Regressions: 2")
+    assert regressions < page.text.index("c-03 reference") < page.text.index("Wins: 2")
+    assert "Losses: 2 Those above are all there are." in page.text
+
+
+def test_a_whole_page_is_one_file_without_scripts(whole: str) -> None:
+    page = Page(whole)
+    assert not page.names & {"script", "link", "iframe", "object", "embed", "a", "base", "form", "svg"}
+    pictures = [attrs.get("src") or attrs.get("srcset") or "" for tag, attrs in page.tags if tag in {"img", "source"}]
+    # At a glance, two tasks, calibration, loss: each for a light and a dark page
+    assert len(pictures) == 2 * 5
+    assert all(picture.startswith("data:image/svg+xml;base64,") for picture in pictures)
+    assert "<b>phone</b>" in page.text
+    assert "<b>phone" not in whole
+
+
+def test_every_task_shows_its_answers_and_names_their_file(tmp_path: Path) -> None:
+    folder = whole_run(tmp_path / "run")
+    text = page_of(folder).text
+    assert "3 of 118 are shown here; all answers are in evaluation/answers.jsonl." in text
+    assert "Wins and losses on held-out Regressions: 0" in text
+    assert "Wins and losses on capitals Regressions: 2" in text
+    (folder.evaluation / "answers-capitals.jsonl").unlink()
+    text = page_of(folder).text
+    assert "Wins and losses on capitals" not in text
+    assert "Scores on capitals" in text
+    (folder.evaluation / "answers.jsonl").unlink()
+    assert "Wins and losses The files with the answers are not in this run folder." in page_of(folder).text

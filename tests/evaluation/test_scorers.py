@@ -1,233 +1,15 @@
-"""Every scorer on right, wrong and awkward answers; the choice of scorer; trivial baselines."""
+"""The choice of a scorer, and what it refuses."""
 
 from __future__ import annotations
 
-import json
-import math
+from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from finetune.errors import FinetuneError
-from finetune.evaluation.scorers import (
-    Scorer,
-    bits_per_byte,
-    bits_per_byte_scorer,
-    choose_scorer,
-    contains_scorer,
-    exact_scorer,
-    json_fields_scorer,
-    label_scorer,
-    number_scorer,
-    token_f1_scorer,
-    trivial_baseline,
-)
+from finetune.evaluation.scorers import choose_scorer
+from finetune.evaluation.text_scorers import number_scorer
 from finetune.recipe.schema import EvaluateSection
-
-TEXT_SCORERS = [exact_scorer(), label_scorer(["yes", "no"]), number_scorer(), contains_scorer(), token_f1_scorer()]
-
-
-def value(scorer: Scorer, answer: str, reference: str) -> float:
-    return scorer.judge(answer, reference).value
-
-
-@given(st.text(), st.text())
-def test_every_judgement_is_a_share_and_strict_json(answer: str, reference: str) -> None:
-    for scorer in [*TEXT_SCORERS, json_fields_scorer()]:
-        score = scorer.judge(answer, json.dumps({"a": reference}) if scorer.name == "json_fields" else reference)
-        assert 0 <= score.value <= 1
-        assert not scorer.binary or score.value in (0, 1)
-        json.dumps(score.detail, allow_nan=False)
-
-
-@given(st.text(min_size=1))
-def test_the_reference_itself_is_right(text: str) -> None:
-    assert value(exact_scorer(), text, text) == 1
-    assert value(token_f1_scorer(), text, text) == 1
-    assert not text.strip() or value(contains_scorer(), text, text) == 1
-    assert len(text.splitlines()) > 1 or not text.strip() or value(label_scorer([text, "other"]), text, text) == 1
-
-
-@pytest.mark.parametrize(
-    ("answer", "reference", "right"),
-    [
-        ("Paris", "Paris", 1),
-        ("  Paris\n", "Paris", 1),
-        ("New   York", "New York", 1),
-        ("cafe\u0301", "caf\u00e9", 1),
-        ("paris", "Paris", 0),
-        ("Paris.", "Paris", 0),
-        ("", "Paris", 0),
-    ],
-)
-def test_exact(answer: str, reference: str, right: float) -> None:
-    assert value(exact_scorer(), answer, reference) == right
-
-
-@pytest.mark.parametrize(
-    ("answer", "label", "right"),
-    [
-        ("card_arrival", "card_arrival", 1),
-        ("\n\nCard_Arrival.\nBecause the card is late.", "card_arrival", 1),
-        ('"refund"', "refund", 1),
-        ("**Refund**", "refund", 1),
-        ("refund", "card_arrival", 0),
-        ("the label is refund", None, 0),
-        ("refund card_arrival", None, 0),
-        ("", None, 0),
-    ],
-)
-def test_label(answer: str, label: str | None, right: float) -> None:
-    score = label_scorer(["card_arrival", "refund"]).judge(answer, label or "refund")
-    assert score.value == right
-    assert score.detail == {"label": label if right else score.detail["label"]}
-    if label is None:
-        assert score.detail == {"label": None}
-
-
-@pytest.mark.parametrize(
-    ("labels", "answer", "given_label"),
-    [
-        (["C", "C++"], "c++", "C++"),
-        (["C", "C++"], "c", "C"),
-        (["yes", "Yes"], "Yes", "Yes"),
-        (["+", "neutral"], "+", "+"),
-        (["+", "neutral"], "...", None),
-        (["+", "neutral"], "", None),
-        (["A", "B"], "(a)", "A"),
-    ],
-)
-def test_labels_that_differ_only_by_case_or_punctuation_stay_apart(
-    labels: list[str], answer: str, given_label: str | None
-) -> None:
-    assert label_scorer(labels).judge(answer, labels[0]).detail == {"label": given_label}
-
-
-def test_label_needs_labels() -> None:
-    with pytest.raises(ValueError, match=r"^a label scorer needs labels$"):
-        label_scorer([])
-
-
-@pytest.mark.parametrize(
-    ("answer", "reference", "right"),
-    [
-        ("She pays 18 dollars.", "9 * 2 = 18\n#### 18", 1),
-        ("#### 1,000", "1000", 1),
-        ("$12.00", "12", 1),
-        ("-3", "3", 0),
-        ("0.3333333", "0.33333333", 1),
-        ("0.333", "0.33333333", 0),
-        ("none", "0", 0),
-        ("0", "0.0", 1),
-    ],
-)
-def test_number(answer: str, reference: str, right: float) -> None:
-    assert value(number_scorer(), answer, reference) == right
-
-
-@pytest.mark.parametrize(
-    ("answer", "reference", "right"),
-    [
-        ("It is Paris, of course.", "paris", 1),
-        ("The answer is 12.", "12", 1),
-        ("The answer is 3128.", "12", 0),
-        ("112 and 12", "12", 1),
-        ("catalogue", "cat", 0),
-        ("\u6771\u4eac\u90fd", "\u6771\u4eac", 1),
-        ("C++ is it", "C++", 1),
-        ("", "x", 0),
-    ],
-)
-def test_contains(answer: str, reference: str, right: float) -> None:
-    assert value(contains_scorer(), answer, reference) == right
-
-
-def test_json_fields() -> None:
-    reference = '{"name": "Ada", "age": 36, "tags": ["a", "b"], "home": {"city": "London"}, "alive": false}'
-    answer = (
-        '{"age": 36.0, "name": " Ada ", "tags": ["b", "a"], "home": {"city": "London"}, "alive": 0, "mood": "good"}'
-    )
-    score = json_fields_scorer().judge(answer, reference)
-    assert score.value == pytest.approx(3 / 5)
-    assert score.detail == {
-        "valid_json": True,
-        "fenced": False,
-        "fields": {"name": True, "age": True, "tags": False, "home": True, "alive": False},
-        "extra": ["mood"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected", "valid", "fenced"),
-    [
-        ('{"a": 1, "b": null}', 1.0, True, False),
-        ('```json\n{"a": 1, "b": null}\n```', 1.0, True, True),
-        ('{"a": 1}', 0.5, True, False),
-        ('{"a": "1", "b": null}', 0.5, True, False),
-        ('{"a": true, "b": null}', 0.5, True, False),
-        ('{"a": 1, "b": null} That is all.', 0.0, False, False),
-        ('Sure: {"a": 1, "b": null}', 0.0, False, False),
-        ('[{"a": 1, "b": null}]', 0.0, False, False),
-        ("", 0.0, False, False),
-    ],
-)
-def test_json_answers(answer: str, expected: float, valid: bool, fenced: bool) -> None:
-    score = json_fields_scorer().judge(answer, '{"a": 1, "b": null}')
-    assert score.value == expected
-    assert (score.detail["valid_json"], score.detail["fenced"]) == (valid, fenced)
-    assert list(score.detail["fields"]) == ["a", "b"]
-
-
-def test_json_fields_looks_at_the_chosen_fields_only() -> None:
-    scorer = json_fields_scorer(("a", "c"))
-    assert scorer.judge('{"a": 1, "b": 9}', '{"a": 1, "b": 2}').value == 1
-    assert scorer.judge('{"a": 1, "c": 9}', '{"a": 1, "b": 2}').value == 0.5
-
-
-def test_a_reference_that_is_no_json_is_a_bug() -> None:
-    with pytest.raises(ValueError, match=r"^the reference is no JSON object: 'x'$"):
-        json_fields_scorer().judge("{}", "x")
-
-
-@pytest.mark.parametrize(
-    ("answer", "reference", "f1"),
-    [
-        ("the cat", "a cat", 1.0),
-        ("The cat sat.", "cat", 2 / 3),
-        ("cat cat", "cat", 2 / 3),
-        ("dog", "cat", 0.0),
-        ("", "cat", 0.0),
-        ("", "", 1.0),
-        ("A", "A", 1.0),
-        ("The", "A", 0.0),
-        ("\u6771\u4eac", "\u6771\u4eac\u90fd", 0.8),
-    ],
-)
-def test_token_f1(answer: str, reference: str, f1: float) -> None:
-    assert value(token_f1_scorer(), answer, reference) == pytest.approx(f1)
-
-
-@given(st.text(), st.text())
-def test_token_f1_is_symmetric(first: str, second: str) -> None:
-    assert value(token_f1_scorer(), first, second) == value(token_f1_scorer(), second, first)
-
-
-def test_bits_per_byte() -> None:
-    assert bits_per_byte(-8 * math.log(2), "four") == pytest.approx(2)
-    assert bits_per_byte(-8 * math.log(2), "\u00e9") == pytest.approx(4)
-    with pytest.raises(ValueError, match=r"^an empty text has no bits per byte$"):
-        bits_per_byte(-1.0, "")
-    scorer = bits_per_byte_scorer()
-    assert scorer.needs_likelihood
-    assert not scorer.higher_is_better
-    assert scorer.bounds is None
-    with pytest.raises(ValueError, match=r"^bits_per_byte judges no answers: take the runtime's log-likelihood to "):
-        scorer.judge("a", "a")
-
-
-# ---------------------------------------------------------------------------------------------------- the choice
 
 
 @pytest.mark.parametrize(
@@ -260,7 +42,9 @@ def test_automatic_choice(references: list[str], labels: list[str] | None, raw_t
     assert (scorer.name, reason) == (name, why)
 
 
-@pytest.mark.parametrize("name", ["exact", "number", "contains", "token_f1", "bits_per_byte"])
+@pytest.mark.parametrize(
+    "name", ["exact", "number", "contains", "token_f1", "rouge_l", "chrf", "bits_per_byte", "perplexity"]
+)
 def test_named_choice(name: str) -> None:
     section = EvaluateSection.model_validate({"scorer": name})
     scorer, why = choose_scorer(section, ["12 apples"], labels=None, raw_text=False)
@@ -319,6 +103,49 @@ def test_named_choice(name: str) -> None:
             "    -> remove the empty rows",
         ),
         (
+            {"scorer": "macro_f1"},
+            ["yes"],
+            False,
+            "evaluate.scorer: macro_f1 cannot judge these rows: they are no classification data with known labels\n"
+            "    -> set evaluate.scorer to auto",
+        ),
+        (
+            {"scorer": "choice"},
+            ["A", "the knee"],
+            False,
+            "evaluate.scorer: choice cannot judge these rows: the reference 'the knee' names no letter\n"
+            "    -> set evaluate.scorer to auto",
+        ),
+        (
+            {"scorer": "chrf"},
+            [" "],
+            False,
+            "evaluate.scorer: chrf cannot judge these rows: the reference ' ' is empty and has no characters\n"
+            "    -> remove the empty rows",
+        ),
+        (
+            {"scorer": "likelihood"},
+            ["yes"],
+            False,
+            "evaluate.scorer: likelihood cannot judge these rows: they have no choices whose likelihoods could be "
+            "compared\n    -> set evaluate.scorer to auto",
+        ),
+        (
+            {"scorer": "json_schema"},
+            ["{}"],
+            False,
+            "evaluate.schema_file: json_schema checks answers against a JSON Schema, and none is given\n"
+            "    -> give the schema's file",
+        ),
+        (
+            {"schema_file": "/a.json"},
+            ["Ada"],
+            False,
+            "evaluate.schema_file: the schema '/a.json' is only looked at by json_schema, but the scorer is 'exact' "
+            "(the reference answers are short (longest in words: 1))\n"
+            "    -> remove it, or set evaluate.scorer to json_schema",
+        ),
+        (
             {"fields": ["name"]},
             ["Ada"],
             False,
@@ -346,42 +173,71 @@ def test_refused_choice(section: dict[str, object], references: list[str], raw_t
     assert str(caught.value) == message
 
 
-# --------------------------------------------------------------------------------------------- trivial baselines
+def test_benchmarks_are_judged_by_their_own_metric() -> None:
+    def chosen(benchmark: str, references: list[str], labels: list[str] | None = None) -> tuple[str, str]:
+        scorer, why = choose_scorer(
+            EvaluateSection(),
+            references,
+            labels=labels,
+            raw_text=False,
+            benchmark=benchmark,
+            metadata=[{"task": "t"}] * len(references),
+        )
+        return scorer.name, why
+
+    assert chosen("medmcqa", ["A"]) == ("choice", "the rows are those of the benchmark medmcqa")
+    assert chosen("legalbench", ["Yes", "No"], ["Yes", "No"])[0] == "balanced"
+    assert chosen("pubmedqa", ["yes"], ["yes", "no"])[0] == "label"
+    assert chosen("tatqa", ["1 million"])[0] == "tatqa"
+    assert chosen("gsm8k", ["It is 2.\n#### 2"])[0] == "number"
+    assert chosen("medquad", ["An illness."])[0] == "rouge_l"
+    assert chosen("of nobody's", ["Yes"])[0] == "exact"
+    assert number_scorer().judge("So 1,000 it is.\n#### 1,002", "1000+2=<<1000+2=1002>>1002\n#### 1002").value == 1
 
 
-def test_baseline_of_labels_is_the_majority() -> None:
-    found = trivial_baseline(label_scorer(["a", "b"]), ["a", "b", "b"], ["b", "a", "a"])
-    assert found.scores.tolist() == [1, 0, 0]
-    assert (found.name, found.what) == ("commonest training answer", "always answers 'b'")
+def test_unfit_references_are_told_with_their_items() -> None:
+    with pytest.raises(FinetuneError) as caught:
+        choose_scorer(
+            EvaluateSection(scorer="number"),
+            ["12", "twelve", "none", "13"],
+            labels=None,
+            raw_text=False,
+            ids=["row-1", "row-2", "row-3", "row-4"],
+            alternatives=[(), (), (), ("thirteen",)],
+        )
+    assert str(caught.value) == (
+        "evaluate.scorer: number cannot judge these rows: the reference 'twelve' of item 'row-2' has no number; "
+        "2 more like it: 'row-3', 'row-4'\n    -> set evaluate.scorer to auto"
+    )
 
 
-def test_baseline_of_json_takes_each_fields_commonest_value() -> None:
-    train = ['{"a": 1, "b": "x"}', '{"a": 1, "b": "y"}', '{"a": 2, "b": "y"}']
-    found = trivial_baseline(json_fields_scorer(), train, ['{"a": 1, "b": "y"}', '{"a": 1, "b": "z"}'])
-    assert found.scores.tolist() == [1, 0.5]
-    assert found.what == """always answers '{"a": 1, "b": "y"}'"""
+def test_right_answers_have_to_be_valid_for_the_schema(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text('{"required": ["a"]}', encoding="utf-8")
+    section = EvaluateSection(scorer="json_schema", schema_file=str(path))
+    scorer, why = choose_scorer(section, ['{"a": 1}'], labels=None, raw_text=False)
+    assert (scorer.name, why) == ("json_schema", "evaluate.scorer is json_schema")
+    with pytest.raises(FinetuneError) as caught:
+        choose_scorer(section, ['{"a": 1}', "{}", "-"], labels=None, raw_text=False, ids=["x", "y", "z"])
+    assert str(caught.value) == (
+        "evaluate.schema_file: json_schema cannot judge these rows: the reference '{}' of item 'y' is not valid: "
+        "$: 'a' is a required property; 1 more like it: 'z'\n"
+        "    -> mend the schema or the rows: a right answer has to be valid"
+    )
 
 
-def test_baseline_of_numbers_looks_at_the_number() -> None:
-    train = ["first 1\n#### 7", "second 2\n#### 7.0", "third\n#### 3"]
-    found = trivial_baseline(number_scorer(), train, ["#### 7", "#### 3"])
-    assert found.scores.tolist() == [1, 0]
+def test_choices_are_judged_by_likelihood() -> None:
+    items = [{"choices": ["a", "b"], "gold": 1}]
+    for name in ("likelihood", "likelihood_norm"):
+        section = EvaluateSection.model_validate({"scorer": name})
+        scorer, _ = choose_scorer(section, ["b"], labels=None, raw_text=False, metadata=items)
+        assert (scorer.name, scorer.binary, scorer.unit) == (name, True, "share right")
+        assert (scorer.needs_likelihood, scorer.of_choices, scorer.bounds) == (True, True, (0.0, 1.0))
+        with pytest.raises(ValueError, match=f"^{name} judges no answers"):
+            scorer.judge("b", "b")
 
 
-def test_baseline_of_raw_text_codes_bytes_by_frequency() -> None:
-    found = trivial_baseline(bits_per_byte_scorer(), ["a" * 768], ["aa", "b"])
-    assert found.scores == pytest.approx([-math.log2(769 / 1024), 10])
-    assert found.what == "each byte coded by its frequency in the training text"
-
-
-def test_baseline_scores_are_one_a_test_row() -> None:
-    for scorer in TEXT_SCORERS:
-        found = trivial_baseline(scorer, ["yes 1", "no 2"], ["yes 1"] * 5)
-        assert found.scores.shape == (5,)
-        assert np.isfinite(found.scores).all()
-
-
-@pytest.mark.parametrize(("train", "test"), [([], ["a"]), (["a"], [])])
-def test_baseline_needs_references(train: list[str], test: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"^a trivial baseline needs training and test references$"):
-        trivial_baseline(exact_scorer(), train, test)
+def test_macro_f1_is_chosen_by_name() -> None:
+    section = EvaluateSection(scorer="macro_f1")
+    scorer, _ = choose_scorer(section, ["a", "b"], labels=["a", "c"], raw_text=False)
+    assert (scorer.name, scorer.description) == ("macro_f1", "mean F1 of 2 classes")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune.data import Example, Message, Origin, TestItem, TokenRow
-from finetune.evaluation import score_file
+from finetune.evaluation import make_task, score_file
 from finetune.recipe import EvaluateSection
 from finetune.runtimes import Generation
 
@@ -53,9 +53,10 @@ RIGHT = [f"answer {number}" for number in range(40)]
 def scored(texts: Sequence[str], tuned: Sequence[float], **named: Any) -> tuple[dict[str, Any], Fixed]:
     shipped = Fixed(texts)
     records = [{"id": f"i{number}", "tuned": {"score": score}} for number, score in enumerate(tuned)]
-    section = EvaluateSection(scorer="exact")
-    named = {"labels": None, "raw_text": False, "stop": [9], "seed": 0, **named}
-    return score_file(section, ITEMS, shipped, records, **named), shipped
+    task = make_task(
+        EvaluateSection(scorer="exact"), ITEMS, train_references=[], labels=None, raw_text=False, stop=[9], seed=0
+    )
+    return score_file(task, shipped, records, confidence=0.95, seed=0, **named), shipped
 
 
 def test_a_file_as_good_as_the_tuned_model() -> None:

@@ -1,9 +1,9 @@
-"""Paired comparison: agreement with scipy on fixed tables, edge cases, and error rates by simulation."""
+"""Paired comparison: agreement with scipy and statsmodels on fixed tables, and edge cases."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.contingency_tables import mcnemar
 
-from finetune.evaluation.statistics import Comparison, mean_interval, minimum_detectable_effect, paired_comparison
+from finetune.evaluation.inference import Statistic, degrees_of_freedom
+from finetune.evaluation.label_scorers import label_scorer, macro_f1_scorer
+from finetune.evaluation.statistics import (
+    mean_interval,
+    minimum_detectable_effect,
+    paired_comparison,
+    paired_statistic,
+)
 
 Floats = NDArray[np.float64]
 
@@ -332,106 +341,165 @@ def test_refused_groups() -> None:
         paired_comparison([1.0, 0.0], [1.0, 0.0], binary=True, higher_is_better=True, clusters=["a"])
 
 
-# ----------------------------------------------------------------------------------------------------- simulation
-
-Draw = Callable[[np.random.Generator], tuple[Floats, Floats]]
+# --------------------------------------------------------------------------------- statsmodels, and unlike groups
 
 
-def rates(draw: Draw, truth: float, *, binary: bool, clusters: list[int] | None = None) -> tuple[float, float]:
-    """Share of 2,000 samples whose interval holds the truth, and share with a verdict of better or worse."""
-    rng, held, decided, repetitions = np.random.default_rng(20), 0, 0, 2000
-    for number in range(repetitions):
-        base, tuned = draw(rng)
-        found: Comparison = paired_comparison(
-            base,
-            tuned,
-            binary=binary,
-            higher_is_better=True,
-            clusters=clusters,
-            seed=number,
-            resamples=1000,
-        )
-        held += found.interval[0] <= truth <= found.interval[1]
-        decided += found.verdict in ("better", "worse")
-    return held / repetitions, decided / repetitions
+@pytest.mark.parametrize(("wins", "losses"), [(8, 11), (30, 12), (5, 0), (60, 40)])
+def test_mcnemar_agrees_with_statsmodels(wins: int, losses: int) -> None:
+    base, tuned = table(wins, losses, 20, 13)
+    both = np.array([[20, losses], [wins, 13]])
+    exact = mcnemar(both, exact=True).pvalue
+    found = paired_comparison(base, tuned, binary=True, higher_is_better=True)
+    assert found.p_value == pytest.approx(exact - stats.binom.pmf(wins, wins + losses, 0.5))
+    if wins + losses > 15:
+        assert found.p_value == pytest.approx(mcnemar(both, exact=False, correction=False).pvalue, abs=0.02)
 
 
-def binary_draw(n: int, wins: float, losses: float) -> Draw:
-    def draw(rng: np.random.Generator) -> tuple[Floats, Floats]:
-        kind = rng.choice(4, size=n, p=[wins, losses, 0.3, 0.7 - wins - losses])
-        return np.isin(kind, (1, 2)).astype(float), np.isin(kind, (0, 2)).astype(float)
-
-    return draw
-
-
-def graded_draw(n: int, gain: float) -> Draw:
-    """Shares of five fields right, of items unlike in difficulty; the tuned one gets `gain` of what is missing."""
-
-    def draw(rng: np.random.Generator) -> tuple[Floats, Floats]:
-        ease = rng.beta(2, 2, n)
-        return rng.binomial(5, ease) / 5, rng.binomial(5, ease + gain * (1 - ease)) / 5
-
-    return draw
+def test_grouped_interval_agrees_with_statsmodels_cluster_robust_error() -> None:
+    rng = np.random.default_rng(4)
+    clusters = np.repeat(np.arange(25), 6)
+    gains = rng.normal(0.05, 0.2, 25)[clusters] + rng.normal(0, 0.2, 150)
+    base = rng.normal(0, 1, 150)
+    found = paired_comparison(
+        base, base + gains, binary=False, higher_is_better=True, clusters=clusters.tolist(), bounds=None
+    )
+    fitted = OLS(gains, np.ones(150)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    # Statsmodels corrects by G / (G - 1) x (n - 1) / (n - 1), and uses G - 1 degrees of freedom here too
+    assert found.interval == pytest.approx(tuple(fitted.conf_int()[0]), rel=1e-6)
+    assert found.p_value == pytest.approx(float(fitted.pvalues[0]), rel=1e-6)
 
 
-def grouped_draw(groups: int, size: int, binary: bool) -> Draw:
-    """Each group has a leaning of its own towards base or tuned; over all groups there is none."""
-    of_item = np.repeat(np.arange(groups), size)
-
-    def draw(rng: np.random.Generator) -> tuple[Floats, Floats]:
-        ease, leaning = rng.normal(size=len(of_item)), rng.normal(0, 0.6, groups)[of_item]
-        base = ease + rng.normal(0, 0.7, len(of_item))
-        tuned = ease + leaning + rng.normal(0, 0.7, len(of_item))
-        if binary:
-            return (base > 0).astype(float), (tuned > 0).astype(float)
-        return np.clip(np.round(base + 2) / 4, 0, 1), np.clip(np.round(tuned + 2) / 4, 0, 1)
-
-    return draw
+def test_equal_groups_have_one_degree_of_freedom_less_than_there_are() -> None:
+    assert degrees_of_freedom(np.full(12, 5.0)) == pytest.approx(11)
+    assert degrees_of_freedom(np.ones(500)) == pytest.approx(499)
+    assert degrees_of_freedom(np.ones(1)) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [50, 200])
-@pytest.mark.parametrize(("wins", "losses"), [(0.1, 0.1), (0.15, 0.15)])
-def test_error_rates_binary_without_effect(n: int, wins: float, losses: float) -> None:
-    coverage, alarms = rates(binary_draw(n, wins, losses), 0.0, binary=True)
-    assert 0.93 <= coverage <= 0.97
-    assert 0.035 <= alarms <= 0.065
+def test_degrees_of_freedom_are_those_of_the_quadratic_form() -> None:
+    sizes = np.array([9.0, 4.0, 4.0, 1.0, 1.0, 2.0, 7.0])
+    n = sizes.sum()
+    residual_maker = np.eye(7) - np.outer(sizes, np.ones(7)) / n
+    form = residual_maker.T @ np.diag(1 / (1 - sizes / n)) @ residual_maker @ np.diag(sizes)
+    assert degrees_of_freedom(sizes) == pytest.approx(np.trace(form) ** 2 / np.trace(form @ form))
+    assert 3 < degrees_of_freedom(sizes) < 6
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [50, 200])
-@pytest.mark.parametrize(("wins", "losses"), [(0.2, 0.1), (0.3, 0.05), (0.6, 0.02)])
-def test_coverage_binary_with_effect(n: int, wins: float, losses: float) -> None:
-    coverage, _ = rates(binary_draw(n, wins, losses), wins - losses, binary=True)
-    assert 0.93 <= coverage <= 0.97
+def test_one_large_group_among_many_small_ones_takes_students_t() -> None:
+    rng = np.random.default_rng(2)
+    clusters = [0] * 200 + list(range(1, 41))
+    base, tuned = rng.random(240), rng.random(240)
+    found = paired_comparison(base, tuned, binary=False, higher_is_better=True, clusters=clusters)
+    assert (found.groups, found.test) == (41, "paired t test by group")
+    assert found.notes == (
+        "with 41 groups of unlike size the interval rests on Student's t with 1.43 degrees of freedom",
+    )
+    assert found.verdict == "no detectable difference"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [15, 50, 200])
-def test_error_rates_graded_without_effect(n: int) -> None:
-    coverage, alarms = rates(graded_draw(n, 0.0), 0.0, binary=False)
-    assert 0.93 <= coverage <= 0.97
-    assert 0.035 <= alarms <= 0.065
+# ------------------------------------------------------------------------------------------ metrics of a whole set
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [50, 200])
-def test_coverage_graded_with_effect(n: int) -> None:
-    coverage, _ = rates(graded_draw(n, 0.4), 0.2, binary=False)
-    assert 0.93 <= coverage <= 0.97
+def macro_f1(gold: list[int], given: list[int]) -> tuple[Statistic, list[float]]:
+    names = [f"class {number}" for number in range(max(*gold, *given) + 1)]
+    scorer = macro_f1_scorer(label_scorer(names), [names[index] for index in gold])
+    scores = [scorer.judge(names[said], names[index]) for said, index in zip(given, gold, strict=True)]
+    assert scorer.whole is not None
+    return scorer.whole.statistic([score.detail for score in scores]), [score.value for score in scores]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("binary", [True, False])
-@pytest.mark.parametrize(("groups", "size"), [(12, 5), (30, 10), (60, 4)])
-def test_error_rates_grouped_without_effect(groups: int, size: int, binary: bool) -> None:
-    clusters = np.repeat(np.arange(groups), size).tolist()
-    coverage, alarms = rates(grouped_draw(groups, size, binary), 0.0, binary=binary, clusters=clusters)
-    assert 0.93 <= coverage <= 0.97
-    assert 0.035 <= alarms <= 0.065
+def classified(n: int, seed: int, accuracy: float) -> tuple[list[int], list[int], list[int]]:
+    rng = np.random.default_rng(seed)
+    gold = rng.choice(3, n, p=[0.6, 0.3, 0.1])
+    base, tuned = (np.where(rng.random(n) < share, gold, rng.choice(3, n)) for share in (0.5, accuracy))
+    return gold.tolist(), base.tolist(), tuned.tolist()
 
 
-@pytest.mark.slow
-def test_ignoring_groups_would_raise_false_alarms() -> None:
-    _, alarms = rates(grouped_draw(30, 10, True), 0.0, binary=True)
-    assert alarms > 0.09
+def by_hand(gold: Sequence[int], given: Sequence[int]) -> float:
+    """Mean over classes of the harmonic mean of precision and recall."""
+    found = []
+    for name in set(gold):
+        hits = sum(wanted == said == name for wanted, said in zip(gold, given, strict=True))
+        found.append(2 * hits / (list(gold).count(name) + list(given).count(name)))
+    return sum(found) / len(found)
+
+
+def test_whole_set_values_are_those_by_hand() -> None:
+    gold, base, tuned = classified(120, 1, 0.8)
+    (of_base, right_base), (of_tuned, right_tuned) = macro_f1(gold, base), macro_f1(gold, tuned)
+    found = paired_statistic(of_base, of_tuned, right_base, right_tuned, higher_is_better=True)
+    assert found.base == pytest.approx(by_hand(gold, base))
+    assert found.tuned == pytest.approx(by_hand(gold, tuned))
+    assert found.difference == pytest.approx(found.tuned - found.base)
+    assert (found.test, found.verdict, found.n) == ("paired bootstrap", "better", 120)
+    assert found.wins == sum(new > old for old, new in zip(right_base, right_tuned, strict=True))
+    assert found.wins + found.losses + found.ties == 120
+    for mean, interval in ((found.base, found.base_interval), (found.tuned, found.tuned_interval)):
+        assert interval[0] < mean < interval[1]
+
+
+def test_whole_set_interval_agrees_with_scipy_bootstrap() -> None:
+    gold, base, tuned = classified(200, 3, 0.6)
+    (of_base, right_base), (of_tuned, right_tuned) = macro_f1(gold, base), macro_f1(gold, tuned)
+    found = paired_statistic(of_base, of_tuned, right_base, right_tuned, higher_is_better=True)
+    columns = tuple(np.array(column) for column in (gold, base, tuned))
+
+    def difference(gold: NDArray[np.int_], base: NDArray[np.int_], tuned: NDArray[np.int_]) -> float:
+        return by_hand(gold.tolist(), tuned.tolist()) - by_hand(gold.tolist(), base.tolist())
+
+    reference = stats.bootstrap(
+        columns,
+        difference,
+        paired=True,
+        vectorized=False,
+        n_resamples=1500,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert found.interval == pytest.approx((reference.low, reference.high), abs=0.08 * (reference.high - reference.low))
+
+
+def test_a_mean_as_a_whole_set_metric_is_the_mean() -> None:
+    base, tuned = graded_pair(80)
+
+    def mean_of(scores: Floats) -> Statistic:
+        return lambda weights: weights @ scores / weights.sum(axis=1)
+
+    clusters = [number // 2 for number in range(80)]
+    found = paired_statistic(mean_of(base), mean_of(tuned), base, tuned, higher_is_better=True, clusters=clusters)
+    plain = paired_comparison(base, tuned, binary=False, higher_is_better=True, clusters=clusters)
+    assert found.interval == pytest.approx(plain.interval, abs=0.002)
+    assert (found.test, found.groups, found.wins) == (plain.test, plain.groups, plain.wins)
+    few = paired_statistic(
+        mean_of(base[:20]), mean_of(tuned[:20]), base[:20], tuned[:20], higher_is_better=True, bounds=None
+    )
+    reference = stats.ttest_rel(tuned[:20], base[:20])
+    assert few.test == "paired jackknife"
+    assert few.p_value == pytest.approx(reference.pvalue)
+    assert few.interval == pytest.approx(tuple(reference.confidence_interval(0.95)))
+
+
+def test_equal_answers_leave_doubt_about_a_whole_set_metric_too() -> None:
+    gold, base, _ = classified(100, 5, 0.5)
+    of_base, right = macro_f1(gold, base)
+    found = paired_statistic(of_base, of_base, right, right, higher_is_better=True)
+    assert (found.difference, found.p_value, found.verdict) == (0.0, 1.0, "no detectable difference")
+    assert found.interval == pytest.approx((-0.03699, 0.03699), abs=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(10, 60), st.integers(0, 10_000), st.floats(0.3, 0.9), st.booleans())
+def test_whole_set_verdict_interval_and_p_value_agree(n: int, seed: int, accuracy: float, grouped: bool) -> None:
+    gold, base, tuned = classified(n, seed, accuracy)
+    (of_base, right_base), (of_tuned, right_tuned) = macro_f1(gold, base), macro_f1(gold, tuned)
+    found = paired_statistic(
+        of_base,
+        of_tuned,
+        right_base,
+        right_tuned,
+        higher_is_better=True,
+        clusters=[number // 3 for number in range(n)] if grouped else None,
+        resamples=400,
+    )
+    outside = not found.interval[0] <= 0 <= found.interval[1]
+    assert outside == (found.p_value <= 0.05)
+    assert (found.verdict in ("better", "worse")) == (outside and found.verdict != "too few items to tell")

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.evaluation.wording import decimals, p_words, percent, rounded_up, with_interval
+from finetune.evaluation.statistics import paired_comparison
+from finetune.evaluation.wording import (
+    comparison_words,
+    decimals,
+    p_words,
+    percent,
+    rounded_up,
+    unseen_words,
+    with_interval,
+)
 
 
 def test_with_interval() -> None:
@@ -55,3 +64,31 @@ def test_p_words(p_value: float, text: str) -> None:
 
 def test_percent() -> None:
     assert [percent(share) for share in (0.95, 0.9, 0.999, 0.8)] == ["95 %", "90 %", "99.9 %", "80 %"]
+
+
+def test_a_comparison_in_words() -> None:
+    base, tuned = [0.0] * 30 + [1.0] * 30, [1.0] * 30 + [1.0] * 30
+    found = paired_comparison(base, tuned, binary=True, higher_is_better=True)
+    assert comparison_words(found, 2) == (
+        "1.00 [0.94, 1.00] against 0.50 [0.38, 0.62], difference +0.50 [0.38, 0.62] (95 %, n = 60, McNemar mid-p test, "
+        "p < 0.001)"
+    )
+    assert unseen_words(found, 2) == ""
+    assert " (lower is better), difference" in comparison_words(found, 2, higher_is_better=False)
+
+
+def test_what_could_have_been_seen_is_said_where_nothing_was() -> None:
+    tie = paired_comparison([0.0, 1.0] * 30, [1.0, 0.0] * 30, binary=True, higher_is_better=True)
+    assert unseen_words(tie, 2) == (
+        f"; a difference of {rounded_up(tie.minimum_detectable, 2)} or more would have been seen with 80 % power"
+    )
+    few = paired_comparison([0.0, 1.0], [1.0, 0.0], binary=True, higher_is_better=True)
+    assert unseen_words(few, 2) == "; at least 10 items are needed for a verdict, there are 2"
+    grouped = paired_comparison(
+        [0.1 * (n % 5) for n in range(40)],
+        [0.1 * (n % 7) for n in range(40)],
+        binary=False,
+        higher_is_better=True,
+        clusters=[n // 2 for n in range(40)],
+    )
+    assert "n = 40 in 20 groups" in comparison_words(grouped, 2)

@@ -17,7 +17,7 @@ from finetune.evaluation import read_records
 from finetune.exporting import card_markdown
 from finetune.exporting.card import escaped
 from finetune.rundir import RunFolder, write_json
-from tests.run_records import add_training, finished_run, new_run, ticket_result, verification
+from tests.run_records import add_training, finished_run, new_run, ticket_result, verification, whole_run
 from tests.tiny import tiny_model, tiny_tokenizer
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -83,7 +83,9 @@ def test_it_says_the_verdict_the_scores_and_the_proof(finished: str) -> None:
         "held-out: json_fields (share of fields right, higher is better), 120 items, 95 % intervals.",
         "Item by item, tuned is better than base on 118, worse on 0 and equal on 2.",
         "warning: empty answer: 'answer' is empty",
-        "Tested on 120 items of the recipe's own test split (held-out). The verdict is only as good as that split",
+        "Better than its base. Tuned is better",
+        "Tested on 120 items of the recipe's own test split (held-out). The verdict is only as good as those items",
+        "What the base could do before and this model can no longer do has not been measured.",
         "The files were compared with the trained model on 16 rows (exports/merged)",
     ):
         assert sentence in text
@@ -102,6 +104,36 @@ def test_it_says_the_verdict_the_scores_and_the_proof(finished: str) -> None:
     ):
         assert f"\n{line}\n" in finished
     assert sum(token.type == "table_open" for token in MARKDOWN.parse(body_of(finished))) == 4
+
+
+def test_a_whole_evaluation_is_told_in_tables(tmp_path: Path) -> None:
+    card = card_of(whole_run(tmp_path / "run", forgets=True))
+    text = text_of(card)
+    for sentence in (
+        "Better on held-out, but forgets. Tuned is better than base on held-out",
+        "Corrected for 2 tasks (Holm), p < 0.001: better. Tuned lost what its base could do",
+        "No detectable difference on capitals. No detectable difference",
+        "Forgets what its base could do. Tuned lost",
+        "Test items of held-out stand in the training rows. 2 of 120",
+        "Right before and wrong now: 2 items, named in",
+        "1,000 requests to frontier cost 1.20 USD.",
+        "Base and tuned got the same 180 prompts, token by token.",
+        "Tested on 60 items of capitals.",
+        "What it forgot was measured on 100 general items and on nothing else.",
+    ):
+        assert sentence in text
+    for line in (
+        "| slice | verdict | items | base | tuned | difference |\n|---|---|---:|---:|---:|---:|",
+        "| channel = &lt;b&gt;phone&lt;/b&gt; | too few items to tell | 6 | 0.06 | 0.10 | +0.04 [-0.20, 0.28] |",
+        "| T-00000 | the same to the letter | train-0 at tickets.jsonl:1 | 100 % |",
+        "| general questions, share right |  | 60 | 0.50 | 0.30 | -0.20 [-0.23, -0.17] | 0.1 |",
+        "| price of 1,000 requests | none asked | none asked | 1.20 USD |",
+        "| dtype | base: float32, tuned: bfloat16 |",
+    ):
+        assert f"\n{line}\n" in card
+    assert sum(token.type == "table_open" for token in MARKDOWN.parse(body_of(card))) == 4 + 1 + 7
+    headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    assert headings[:4] == ["Scores", "Forgetting", "Cost of serving", "Proof of sameness"]
 
 
 def test_a_failed_verification_and_an_open_verdict_are_said(tmp_path: Path) -> None:

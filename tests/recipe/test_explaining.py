@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,6 @@ from hypothesis import strategies as st
 
 from finetune.recipe import (
     FullMethod,
-    GgufExport,
-    MergedExport,
-    OllamaExport,
     Recipe,
     explain,
     json_schema,
@@ -24,12 +22,29 @@ from finetune.recipe import (
     to_yaml,
 )
 from finetune.recipe.names import all_keys
-from finetune.recipe.schema import SourceSection
+from finetune.recipe.schema import Section
 from finetune.recipe.tree import Source, read_yaml
+from finetune.recipe.words import item_type, sections
 
 BASE: dict[str, Any] = {"model": {"base": "org/model"}, "data": {"train": "/rows.jsonl"}}
 
-EXPORTS = {f"export.{name}" for one in (MergedExport, GgufExport, OllamaExport) for name in one.model_fields}
+
+def listed(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """The keys of all sections that stand in a list, however deep."""
+    for name, field in section.model_fields.items():
+        inner = sections(field.annotation)
+        for one in inner:
+            yield from listed(one, f"{prefix}{name}.")
+        for one in () if inner else sections(item_type(field.annotation)):
+            yield from (f"{prefix}{name}.{key}" for key in one.model_fields)
+            yield from listed_below(one, f"{prefix}{name}.")
+
+
+def listed_below(section: type[Section], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        for one in sections(field.annotation):
+            yield from (f"{prefix}{name}.{key}" for key in one.model_fields)
+
 
 RECIPES: list[dict[str, Any]] = [
     {},
@@ -104,7 +119,7 @@ def test_explain_names_every_setting_with_its_origin(tmp_path: Path) -> None:
     assert told["run.name"].origin == "the recipe's file name"
     assert all(one.description for one in told.values())
     leaves = {re.sub(r"\.\d+\b", "", one) for one in told}
-    assert leaves <= {*all_keys(), *EXPORTS}
+    assert leaves <= {*all_keys(), *listed(Recipe)}
     assert len(told) > 60
 
 
@@ -143,12 +158,13 @@ def test_reference_documents_every_setting_once() -> None:
     for line in text.splitlines():
         if line.startswith("## "):
             section = line.strip("# `")
-        elif match := re.match(r"\| `([^`]+)`(?: \([a-z, ]+\))? \| .+ \| .+ \| .+ \|$", line):
+        elif match := re.match(r"\| `([^`]+)`(?: \([a-z_, -]+\))? \| .+ \| .+ \| .+ \|$", line):
             seen.append(f"{section}.{match[1]}")
     assert len(seen) == len(set(seen))
-    sources = {f"data.train.{name}" for name in SourceSection.model_fields}
-    sources |= {f"data.train.template.{name}" for name in ("prompt", "completion")}
-    assert set(seen) == {key for key in all_keys() if "." in key} | EXPORTS | sources
+    # Validation and test rows are mixtures as training rows are, and told there
+    lists = {key for key in listed(Recipe) if not key.startswith(("data.validation.", "data.test."))}
+    assert {"export.kind", "data.train.weight", "evaluate.contestants.url"} < lists
+    assert set(seen) == {key for key in all_keys() if "." in key} | lists
 
 
 def test_reference_word_for_word() -> None:

@@ -559,6 +559,38 @@ def test_which_bases_are_local(write: Write, tmp_path: Path, base: str, resolved
     assert recipe.model.base == resolved.format(folder=tmp_path / "sub")
 
 
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [
+        ("own:score", "own.py"),
+        ("metrics.own:score", "metrics/own.py"),
+        ("metrics/own.py:score", "metrics/own.py"),
+        ("../own.py:score", "../own.py"),
+    ],
+)
+def test_a_scorer_of_one_s_own_is_a_file_beside_the_recipe(
+    write: Write, tmp_path: Path, written: str, file: str
+) -> None:
+    evaluate = f"evaluate: {{scorer: '{written}', allow_code_execution: true}}"
+    path = write(f"model: {{base: a/b}}\ndata: {{train: hub:x}}\n{evaluate}", "sub/recipe.yaml")
+    resolved = os.path.normpath(tmp_path / "sub" / file)
+    recipe = load_recipe(path)
+    assert recipe.evaluate.scorer == f"{resolved}:score"
+    assert load_recipe(path, [f"evaluate.scorer={resolved}:score"]).evaluate.scorer == f"{resolved}:score"
+    assert [one.what for one in missing_files(recipe)] == [f"evaluate.scorer does not exist: {resolved!r}"]
+    write("", os.path.relpath(resolved, tmp_path))
+    assert missing_files(recipe) == []
+
+
+def test_a_schema_is_a_file_beside_the_recipe(write: Write, tmp_path: Path) -> None:
+    evaluate = "evaluate: {scorer: json_schema, schema_file: answer.json}"
+    recipe = load_recipe(write(f"model: {{base: a/b}}\ndata: {{train: hub:x}}\n{evaluate}", "sub/recipe.yaml"))
+    assert recipe.evaluate.schema_file == str(tmp_path / "sub" / "answer.json")
+    assert [one.what for one in missing_files(recipe)] == [
+        f"evaluate.schema_file does not exist: {str(tmp_path / 'sub' / 'answer.json')!r}"
+    ]
+
+
 def test_a_glob_in_a_folder_with_brackets(write: Write) -> None:
     write("{}", "a[1]/rows.jsonl")
     path = write("model: {base: a/b}\ndata: {train: '*.jsonl'}", "a[1]/recipe.yaml")
@@ -607,8 +639,9 @@ evaluate:
     assert [f"{one.where}: {one.what}".replace(os.getcwd(), "") for one in found] == [
         "recipe.yaml:3: data.train does not exist: '/nowhere.jsonl'",
         "recipe.yaml:6: train.epochs has no effect: train.steps says how long to train",
-        "recipe.yaml:8: evaluate.scorer is 'exakt'; it must be auto, exact, label, balanced, choice, number, contains, "
-        "json_fields, token_f1, rouge_l, tatqa, sql, tests or bits_per_byte",
+        "recipe.yaml:8: evaluate.scorer is 'exakt'; it must be auto, exact, label, balanced, macro_f1, choice, number, "
+        "contains, json_fields, json_schema, token_f1, rouge_l, chrf, tatqa, sql, tests, bits_per_byte, perplexity, "
+        "likelihood or likelihood_norm or a function of your own as module:function",
     ]
 
 

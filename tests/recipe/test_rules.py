@@ -26,10 +26,66 @@ def data(**settings: Any) -> dict[str, Any]:
     return {"data": settings}
 
 
+def contestants(*given: dict[str, Any]) -> dict[str, Any]:
+    return {"evaluate": {"contestants": list(given)}}
+
+
+def endpoint(**settings: Any) -> dict[str, Any]:
+    return {"kind": "endpoint", "name": "big", "url": "http://h/v1", "model": "m", **settings}
+
+
+JUDGE = {"url": "http://h/v1", "model": "m"}
 PRETRAIN = {"objective": {"kind": "pretrain"}}
 NO_VALIDATION = data(split={"validation": 0})
 
+
+def tasks(*entries: dict[str, Any], **evaluate: Any) -> dict[str, Any]:
+    return {"evaluate": {"tasks": list(entries), **evaluate}}
+
+
+def data_task(**settings: Any) -> dict[str, Any]:
+    return {"kind": "data", "test": "/here/quiz.jsonl", **settings}
+
+
 BROKEN: list[tuple[dict[str, Any], str]] = [
+    (tasks(), "evaluate.tasks is empty: nothing is asked\n    -> name a task, or remove the key"),
+    (
+        tasks(data_task(), data_task(format="qa")),
+        "evaluate.tasks.1 is called 'quiz', as evaluate.tasks.0 is\n    -> set evaluate.tasks.1.name to another name",
+    ),
+    (
+        tasks({"kind": "held-out"}, data_task(name="held-out")),
+        "evaluate.tasks.1 is called 'held-out', as the recipe's own test rows are",
+    ),
+    (tasks({"kind": "held-out"}, {"kind": "held-out"}), "evaluate.tasks.1 asks the same as evaluate.tasks.0"),
+    (tasks({"kind": "lm_eval", "task": "quiz"}, data_task()), "evaluate.tasks.1 is called 'quiz'"),
+    (
+        tasks(data_task(), max_items=5),
+        "evaluate.max_items has no effect: it is of the held-out task, which evaluate.tasks leaves out\n"
+        "    -> write max_items under the task that it is meant for",
+    ),
+    (
+        tasks(data_task(scorer="likelihood")),
+        "evaluate.tasks.0.scorer: likelihood takes the likeliest of an item's choices, and there are none\n"
+        "    -> name them under evaluate.tasks.0.choices",
+    ),
+    (
+        tasks(data_task(choices=["a", "b"], scorer="exact")),
+        "evaluate.tasks.0.scorer: exact judges written answers, and with choices none is written\n"
+        "    -> remove evaluate.tasks.0.choices, or write scorer: likelihood or likelihood_norm",
+    ),
+    (
+        tasks(data_task(choices="options", max_new_tokens=5)),
+        "evaluate.tasks.0.max_new_tokens has no effect with choices",
+    ),
+    (tasks(data_task(choices=["a"])), "evaluate.tasks.0.choices has 1 of the two that there have to be"),
+    (tasks(data_task(fields=["a"], scorer="exact")), "evaluate.tasks.0.fields has no effect with scorer: exact"),
+    (tasks(data_task(scorer="json_schema")), "evaluate.tasks.0: json_schema checks answers against a JSON Schema"),
+    (
+        tasks(data_task(seed=3)),
+        "evaluate.tasks.0.seed has no effect: neither shots nor max_items draws anything\n"
+        "    -> remove evaluate.tasks.0.seed",
+    ),
     (
         {"export": [{"kind": "gguf"}, {"kind": "merged"}, {"kind": "gguf", "quantization": "q8_0", "max_kl": 1}]},
         "export.2 makes the same file as export.0: gguf in q8_0\n    -> remove one of the two",
@@ -136,14 +192,68 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     (NO_VALIDATION | {"train": {"early_stop": 2}}, "train.early_stop has no effect: there are no validation rows"),
     (NO_VALIDATION | {"train": {"eval_every": 2}}, "train.eval_every has no effect: there are no validation rows"),
     (
+        {"train": {"keep": "last", "max_forgetting": 0.1}},
+        "train.max_forgetting has no effect with keep: last\n    -> write keep: best, or remove train.max_forgetting",
+    ),
+    (
         NO_VALIDATION | {"train": {"keep": "best"}},
         "train.keep has no effect: there are no validation rows\n"
         "    -> give data.validation or a data.split.validation above 0, or remove it",
     ),
     ({"evaluate": {"scorer": "exact", "fields": ["a"]}}, "evaluate.fields has no effect with scorer: exact"),
     ({"evaluate": {"allow_code_execution": True}}, "evaluate.allow_code_execution has no effect with scorer: auto"),
+    ({"evaluate": {"schema_file": "/s.json"}}, "evaluate.schema_file has no effect with scorer: auto"),
+    (
+        {"evaluate": {"scorer": "json_schema"}},
+        "scorer json_schema checks answers against a JSON Schema, and evaluate.schema_file gives none\n"
+        "    -> give both scorer: json_schema and the schema's file, or neither",
+    ),
+    ({"evaluate": {"scorer": "perplexity", "max_new_tokens": 5}}, "evaluate.max_new_tokens has no effect"),
     ({"evaluate": {"scorer": "bits_per_byte", "max_new_tokens": 5}}, "evaluate.max_new_tokens has no effect"),
     (PRETRAIN | {"evaluate": {"max_new_tokens": 5}}, "evaluate.max_new_tokens has no effect"),
+    (
+        contestants(endpoint(name="tuned")),
+        "evaluate.contestants.0.name is 'tuned', a name that is taken\n    -> give it another name",
+    ),
+    (
+        contestants(endpoint(), {"kind": "export", "name": "big"}),
+        "evaluate.contestants.1.name is 'big', as is evaluate.contestants.0.name\n"
+        "    -> give each contestant its own name",
+    ),
+    (
+        contestants({"kind": "model", "name": "a", "base": "/here/x.gguf", "revision": "main"}),
+        "evaluate.contestants.0.revision has no effect: '/here/x.gguf' is not a hub model",
+    ),
+    (
+        contestants({"kind": "model", "name": "a", "base": "org/rival", "trust_remote_code": True}),
+        "trust_remote_code runs whatever code 'org/rival' holds on the day\n"
+        "    -> set evaluate.contestants.0.revision to the full commit hash (40 characters) whose code you have read",
+    ),
+    (
+        contestants(endpoint(price_per_million_input=1)),
+        "evaluate.contestants.0.price_per_million_input has no effect without the price of the output\n"
+        "    -> give evaluate.contestants.0.price_per_million_output as well",
+    ),
+    (
+        contestants(endpoint(price_per_million_output=1)),
+        "evaluate.contestants.0.price_per_million_output has no effect without the price of the input",
+    ),
+    (
+        {"evaluate": {"judge": JUDGE | {"currency": "EUR"}}},
+        "evaluate.judge.currency has no effect: there are no prices\n    -> give both prices, or remove it",
+    ),
+    (
+        contestants(endpoint(parameters={"stream": True})),
+        "evaluate.contestants.0.parameters.stream has no effect: stream is set by the evaluation\n    -> remove stream",
+    ),
+    (
+        {"evaluate": {"judge": JUDGE | {"contestants": ["big"]}}},
+        "evaluate.judge.contestants names 'big', who does not take part beside base\n    -> name tuned",
+    ),
+    (
+        {"evaluate": {"judge": JUDGE, "scorer": "perplexity"}},
+        "evaluate.judge has no effect: raw text is measured without answers\n    -> remove it",
+    ),
 ]
 
 WHOLE: list[dict[str, Any]] = [
@@ -166,7 +276,16 @@ WHOLE: list[dict[str, Any]] = [
     data(train=[{"path": "/a", "weight": 0.5}], sample={"seed": 3}),
     data(train=[{"path": "/a"}], format="tags", instruction="Find them."),
     data(format="multiple_choice", answer_is="text"),
+    tasks({"kind": "held-out"}, data_task(), data_task(name="other"), max_items=5),
+    tasks(
+        data_task(choices=["a", "b"], seed=1, shots=2), data_task(name="b", scorer="tests"), allow_code_execution=True
+    ),
+    tasks(data_task(choices="options", scorer="likelihood_norm", max_items=5, seed=1)),
+    PRETRAIN | data(system="Be short.") | tasks({"kind": "held-out"}, data_task()),
     PRETRAIN | {"evaluate": {"scorer": "bits_per_byte"}},
+    PRETRAIN | {"evaluate": {"scorer": "perplexity"}},
+    {"evaluate": {"scorer": "json_schema", "schema_file": "/s.json"}},
+    {"evaluate": {"scorer": "/own.py:score", "allow_code_execution": True}},
     {"method": {"kind": "qlora", "quantization": "int8"}},
     {"method": {"kind": "qlora", "double_quantization": False}},
     {"train": {"steps": 5}},
@@ -176,6 +295,10 @@ WHOLE: list[dict[str, Any]] = [
     {"train": {"early_stop": 2, "eval_every": 5, "keep": "best"}},
     {"evaluate": {"scorer": "json_fields", "fields": ["a"]}},
     {"evaluate": {"fields": ["a"], "max_new_tokens": 5}},
+    contestants(endpoint(), {"kind": "model", "name": "a", "base": "org/rival", "revision": "main"}),
+    contestants({"kind": "model", "name": "a", "base": "org/x", "revision": COMMIT, "trust_remote_code": True}),
+    contestants(endpoint(price_per_million_input=0, price_per_million_output=1, currency="EUR")),
+    {"evaluate": {"judge": JUDGE | {"contestants": ["tuned", "big"]}, "contestants": [endpoint()]}},
 ]
 
 
@@ -196,7 +319,7 @@ def test_every_rule_is_broken_by_some_case() -> None:
     recipes = [Recipe.model_validate(with_settings(settings)) for settings, _ in BROKEN]
     unbroken = {rule.__name__ for rule in RULES if not any(list(rule(recipe)) for recipe in recipes)}
     assert unbroken == set()
-    assert len(RULES) == 18
+    assert len(RULES) == 30
 
 
 def test_rules_are_told_together() -> None:

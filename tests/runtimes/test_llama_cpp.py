@@ -199,3 +199,26 @@ def test_without_the_wheel_the_extra_is_named(file: Path, monkeypatch: pytest.Mo
         "reading a .gguf file in llama.cpp needs the package 'xllamacpp', which is not installed\n"
         "    -> pip install 'finetune[gguf]'"
     )
+
+
+def test_continuations_are_scored_as_in_transformers(both: Any) -> None:
+    mine, theirs = both
+    continuations = [[[6], [7, 8]], [[9]], [[1, 2, 3]], [[50, 51], [52]]]
+    found = mine.choice_log_likelihoods(PROMPTS, continuations)
+    for given, expected in zip(found, theirs.choice_log_likelihoods(PROMPTS, continuations), strict=True):
+        assert given == pytest.approx(expected, abs=1e-3)
+    (greedy,) = mine.generate([PROMPTS[0]], max_new_tokens=2, stop=[])
+    ((likeliest, other),) = mine.score_continuations([PROMPTS[0]], [[list(greedy.token_ids), [1, 1]]])
+    assert likeliest.greedy
+    assert not other.greedy
+
+
+def test_a_stop_text_ends_an_answer_before_it(both: Any) -> None:
+    mine, _ = both
+    (whole,) = mine.generate([PROMPTS[2]], max_new_tokens=6, stop=[])
+    text = whole.text[2:4]
+    assert text
+    (cut,) = mine.generate([PROMPTS[2]], max_new_tokens=6, stop=[], until=[text, ""])
+    assert (cut.text, cut.ended) == (whole.text[: whole.text.find(text)], True)
+    (other,) = mine.generate([PROMPTS[2]], max_new_tokens=6, stop=[], until=["nowhere"])
+    assert other == whole

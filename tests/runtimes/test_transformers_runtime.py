@@ -252,3 +252,130 @@ def test_size_is_that_of_the_answering_weights() -> None:
         assert adapter >= 4 * 8192
         assert runtime(model).size_bytes() == base + adapter
         assert runtime(model, adapter=False).size_bytes() == base
+
+
+# ---------------------------------------------------------------------------------- continuations, stop texts, sharing
+
+
+def families(seed: int = 0, *, common: int = 0) -> tuple[list[list[int]], list[list[list[int]]]]:
+    """Prompts of unlike lengths, some starting alike, with one to five continuations of one to six tokens."""
+    generator = np.random.default_rng(seed)
+    start = generator.integers(5, 400, common).tolist()
+    asked = [start + prompt for prompt in prompts(7, seed)]
+    said = [
+        [generator.integers(5, 400, length).tolist() for length in generator.integers(1, 7, 1 + number % 5)]
+        for number in range(7)
+    ]
+    return asked, said
+
+
+@pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("common", [0, 20])
+def test_continuations_are_scored_as_rows_of_their_own(share: bool, common: int) -> None:
+    model = tiny_model(TOKENIZER)
+    asked, said = families(common=common)
+    found = runtime(model, share=share).choice_log_likelihoods(asked, said)
+    expected = [
+        [manual_log_likelihood(model, [*prompt, *one], [False] * len(prompt) + [True] * len(one)) for one in those]
+        for prompt, those in zip(asked, said, strict=True)
+    ]
+    assert [len(those) for those in found] == [1, 2, 3, 4, 5, 1, 2]
+    for mine, its in zip(found, expected, strict=True):
+        assert mine == pytest.approx(its, rel=1e-5, abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_the_greedy_continuation_is_told_from_others(share: bool) -> None:
+    model = tiny_model(TOKENIZER)
+    asked = prompts(5)
+    likeliest = [list(one) for one in one_by_one(model, asked, 4, [])]
+    others = [[*one[:-1], 7 if one[-1] != 7 else 8] for one in likeliest]
+    given = [[one, other, one[:1]] for one, other in zip(likeliest, others, strict=True)]
+    found = runtime(model, share=share).score_continuations(asked, given)
+    assert [[one.greedy for one in those] for those in found] == [[True, False, True]] * 5
+    assert all(those[0].log_likelihood > those[1].log_likelihood for those in found)
+
+
+def test_nothing_can_be_scored_after_or_of_no_token() -> None:
+    assert runtime().score_continuations([[5]], [[]]) == [[]]
+    assert runtime().score_continuations([], []) == []
+    for asked, said in (([[]], [[[5]]]), ([[5]], [[[]]])):
+        with pytest.raises(ValueError, match="need a token at least"):
+            runtime().score_continuations(asked, said)
+
+
+def test_sharing_reads_a_common_start_once() -> None:
+    asked, said = families(common=40)
+    model = tiny_model(TOKENIZER)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True)
+    runtime(model).score_continuations(asked, said)
+    together = sum(seen)
+    seen.clear()
+    runtime(model, share=False).score_continuations(asked, said)
+    assert together < sum(seen) / 2
+
+
+@pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize("common", [0, 20])
+def test_answers_of_prompts_that_start_alike_are_those_of_one_at_a_time(common: int) -> None:
+    model = tiny_model(TOKENIZER)
+    asked, _ = families(3, common=common)
+    free = one_by_one(model, asked, 9, [])
+    stops = sorted({free[0][3], free[4][5], free[2][1]})
+    answers = runtime(model).generate(asked, max_new_tokens=9, stop=stops)
+    assert [answer.token_ids for answer in answers] == one_by_one(model, asked, 9, stops)
+    assert len({len(answer.token_ids) for answer in answers}) > 1
+
+
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 5), longest=st.integers(1, 6))
+@settings(max_examples=15, deadline=None)
+def test_rows_may_come_and_go_while_others_are_answered(seed: int, rows: int, longest: int) -> None:
+    model = tiny_model(TOKENIZER)
+    asked = prompts(8, seed)
+    stops = sorted({one[-1] for one in one_by_one(model, asked[::2], longest, [])})
+    expected = one_by_one(model, asked, longest, stops)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(module.BATCH_ROWS, "cpu", rows)
+        answers = runtime(model).generate(asked, max_new_tokens=longest, stop=stops)
+    assert [answer.token_ids for answer in answers] == expected
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_stop_texts_end_answers_before_them(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not plain:
+        monkeypatch.setattr(module, "takes_rows", lambda _: False)
+    asked = prompts(6)
+    free = runtime().generate(asked, max_new_tokens=10, stop=[])
+    until = [free[0].text[3:5], free[3].text[4:6]]
+    assert all(until)
+    answers = runtime().generate(asked, max_new_tokens=10, stop=[], until=until)
+    assert any(len(answer.token_ids) < 10 for answer in answers)
+    for whole, answer in zip(free, answers, strict=True):
+        places = [whole.text.find(text) for text in until if text in whole.text]
+        assert answer.ended == bool(places)
+        assert answer.text == (whole.text[: min(places)] if places else whole.text)
+        assert answer.token_ids == whole.token_ids[: len(answer.token_ids)]
+
+
+def test_models_with_windows_of_attention_answer_by_the_librarys_own_decoding() -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=8, max_position_embeddings=512, pad_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = MistralForCausalLM(config).eval()
+    assert not module.takes_rows(model)
+    assert module.takes_rows(tiny_model(TOKENIZER))
+    assert module.takes_rows(tuned_model())
+    asked, said = families(common=20)
+    answers = runtime(model).generate(asked, max_new_tokens=6, stop=[EOS])
+    assert [answer.token_ids for answer in answers] == one_by_one(model, asked, 6, [EOS])
+    found = runtime(model).choice_log_likelihoods(asked, said)
+    assert found[1][0] == pytest.approx(
+        manual_log_likelihood(model, [*asked[1], *said[1][0]], [False] * len(asked[1]) + [True] * len(said[1][0])),
+        abs=1e-4,
+    )

@@ -38,7 +38,7 @@ _LETTER = re.compile(r"\(?([A-Za-z])\s*[.):]?")
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0+)?")
 _KINDS = tuple(kind for kind in get_args(AnswerIs) if kind != "auto")
 _SHOWN = 100
-_SAID = {
+ANSWERS_ARE = {
     "letter": "answers are letters",
     "index_0": "answers count the choices from 0",
     "index_1": "answers count the choices from 1",
@@ -107,7 +107,9 @@ def _choice_groups(survey: Survey) -> list[list[str]]:
 # ---------------------------------------------------------------------------------------------------------- answers
 
 
-def decide_answers(rows: Sequence[Row], columns: Mapping[str, str], wanted: AnswerIs, where: str) -> tuple[str, str]:
+def decide_answers(
+    rows: Sequence[Row], columns: Mapping[str, str], wanted: AnswerIs, where: str, *, under: str = "data"
+) -> tuple[str, str]:
     """Decide over all rows how answers name their choice.
 
     Args:
@@ -115,6 +117,7 @@ def decide_answers(rows: Sequence[Row], columns: Mapping[str, str], wanted: Answ
         columns: role -> column.
         wanted: what the recipe says; anything but `auto` is taken.
         where: the recipe's position, put before problems.
+        under: the section that says `answer_is`.
 
     Returns:
         The kind (`letter`, `index_0`, `index_1`, `text`), and what is to be said about it.
@@ -124,12 +127,12 @@ def decide_answers(rows: Sequence[Row], columns: Mapping[str, str], wanted: Answ
             none fits half of the rows.
     """
     if wanted != "auto":
-        return wanted, f"{_SAID[wanted]}, as the recipe says"
+        return wanted, f"{ANSWERS_ARE[wanted]}, as the recipe says"
     votes = _count_votes(rows, columns)
     best = max(votes.fitting.values(), default=0)
     values = ", ".join(sorted(votes.shown)[:6]) + (" ..." if len(votes.shown) > 6 else "")
     said = f"column {columns['answer']!r} ({values})"
-    fix = f"write `answer_is: {_KINDS[0]}` ({', '.join(_KINDS[1:-1])} or {_KINDS[-1]}) under data"
+    fix = f"write `answer_is: {_KINDS[0]}` ({', '.join(_KINDS[1:-1])} or {_KINDS[-1]}) under {under}"
     if best * 2 < votes.rows or not best:
         what = f"the answers in {said} name none of the choices in {votes.rows - best:,} of {votes.rows:,} rows"
         raise FinetuneError(what, where=where, fix=fix)
@@ -139,9 +142,11 @@ def decide_answers(rows: Sequence[Row], columns: Mapping[str, str], wanted: Answ
     if not rival and votes.alone[base, chosen]:
         rival = base
     if rival:
-        what = f"{_SAID[chosen]}, or {_SAID[rival]}: the values in {said} do not tell over {votes.rows:,} rows"
+        what = (
+            f"{ANSWERS_ARE[chosen]}, or {ANSWERS_ARE[rival]}: the values in {said} do not tell over {votes.rows:,} rows"
+        )
         raise FinetuneError(what, where=where, fix=fix)
-    return chosen, f"{_SAID[chosen]} ({values} over {votes.rows:,} rows)"
+    return chosen, f"{ANSWERS_ARE[chosen]} ({values} over {votes.rows:,} rows)"
 
 
 @dataclass(slots=True)
@@ -159,14 +164,14 @@ def _count_votes(rows: Sequence[Row], columns: Mapping[str, str]) -> _Votes:
     votes = _Votes()
     for row in rows:
         try:
-            choices, marks = _choices(row.fields, columns)
+            choices, marks = choices_of(row.fields, columns)
             answer = _answer_text(row.fields, columns["answer"])
         except RowRefused:
             continue
         votes.rows += 1
         if len(votes.shown) < _SHOWN:
             votes.shown.add(answer[:20])
-        found = {kind: _place(answer, kind, choices, marks) for kind in _KINDS}
+        found = {kind: place_of(answer, kind, choices, marks) for kind in _KINDS}
         votes.fitting.update(kind for kind, place in found.items() if place is not None)
         for one, other in permutations(_KINDS, 2):
             if found[one] is not None and found[other] is None:
@@ -176,7 +181,7 @@ def _count_votes(rows: Sequence[Row], columns: Mapping[str, str]) -> _Votes:
     return votes
 
 
-def _place(answer: str, kind: str, choices: Sequence[str], marks: Sequence[str]) -> int | None:
+def place_of(answer: str, kind: str, choices: Sequence[str], marks: Sequence[str]) -> int | None:
     """Return the position of the choice that an answer names if it is read as `kind`, or None."""
     if kind == "text":
         fitting = [number for number, choice in enumerate(choices) if choice.strip() == answer]
@@ -195,8 +200,12 @@ def _answer_text(fields: Mapping[str, Any], column: str) -> str:
     return text_of(fields, column, empty="empty answer").strip()
 
 
-def _choices(fields: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Return the texts of the choices, and the marks that the row itself gives them, if any."""
+def choices_of(fields: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the texts of the choices, and the marks that the row itself gives them, if any.
+
+    Raises:
+        RowRefused: no choices, too many, or one that is empty.
+    """
     marks: list[str] = []
     if "choices" not in columns:
         names = [columns[role] for role in CHOICE_ROLES if role in columns]
@@ -233,12 +242,12 @@ def choices_converter(columns: Mapping[str, str], section: DataSection, answer_i
 
     def convert(fields: Mapping[str, Any]) -> Content:
         question = text_of(fields, columns["question"], empty="empty prompt")
-        choices, marks = _choices(fields, columns)
+        choices, marks = choices_of(fields, columns)
         answer = _answer_text(fields, columns["answer"])
-        place = _place(answer, answer_is, choices, marks)
+        place = place_of(answer, answer_is, choices, marks)
         if place is None:
             detail = f"column {columns['answer']!r} is {shortened(answer)}, which is none of {len(choices)} choices"
-            raise RowRefused("choice out of range", f"{detail} ({_SAID[answer_is]})")
+            raise RowRefused("choice out of range", f"{detail} ({ANSWERS_ARE[answer_is]})")
         context = fields.get(columns["context"]) if "context" in columns else None
         asked = "\n".join([question, *(f"{letter}. {one}" for letter, one in zip(LETTERS, choices, strict=False))])
         if context not in (None, "", []):

@@ -34,6 +34,9 @@ _METADATA_CHARACTERS = 200
 _ID_COLUMNS = ("id", "uid", "_id")
 _OPTIONAL = ("system", "input", "tools", *CHOICE_ROLES[2:])
 
+Change = Callable[[Mapping[str, Any], Content], Content]
+"""Makes another content of a row's fields and the one that its format makes, or raises `RowRefused`."""
+
 
 def to_examples(
     rows: Sequence[Row],
@@ -43,6 +46,7 @@ def to_examples(
     labels: Sequence[str] | None = None,
     where: str = "data",
     source: str = "",
+    change: Change | None = None,
 ) -> tuple[Sequence[Example], list[Rejected]]:
     """Make an example of every row that can be one. Texts are kept to the byte.
 
@@ -54,6 +58,7 @@ def to_examples(
             the classes of `rows` themselves.
         where: the recipe's position, put before problems.
         source: the name of the source that the examples bear.
+        change: makes another content of a row's fields and the one that its format makes.
 
     Returns:
         examples in the order of the rows, and the rows that cannot be used with the reason.
@@ -77,6 +82,7 @@ def to_examples(
     for row, identity in zip(rows, _identities(rows, recognition.columns.get("id")), strict=True):
         try:
             content = convert(row.fields)
+            content = content if change is None else change(row.fields, content)
             if isinstance(identity, RowRefused):
                 raise identity
             group = as_text(row.fields.get(group_by), f"column {group_by!r}", empty="no group") if group_by else None

@@ -28,7 +28,7 @@ class TemplateFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """The compiled prompt and completion; `columns` names what each of them reads of a row."""
+    """Compiled texts by name, the prompt and the completion or others; `columns` names what each reads of a row."""
 
     parts: dict[str, Template]
     columns: dict[str, frozenset[str]]
@@ -40,9 +40,10 @@ class Templates:
             TemplateFailed: a column is missing or null where it is printed, the expression fails, or the text grows
                 beyond one million characters.
         """
-        return self._fill("prompt", fields), self._fill("completion", fields)
+        return self.fill("prompt", fields), self.fill("completion", fields)
 
-    def _fill(self, part: str, fields: Mapping[str, Any]) -> str:
+    def fill(self, part: str, fields: Mapping[str, Any]) -> str:
+        """Return one text of a row; see `render`."""
         from jinja2 import TemplateError, UndefinedError
 
         pieces: list[str] = []
@@ -63,10 +64,15 @@ class Templates:
 
 
 def compile_templates(section: TemplateSection, *, where: str = "data") -> Templates:
-    """Compile both templates in a sandbox that can neither change values nor reach Python's internals.
+    """Compile both templates; see `compile_texts`."""
+    return compile_texts({"prompt": section.prompt, "completion": section.completion}, where=where)
+
+
+def compile_texts(sources: Mapping[str, str], *, where: str) -> Templates:
+    """Compile Jinja texts in a sandbox that can neither change values nor reach Python's internals.
 
     Raises:
-        FinetuneError: with the syntax errors of both.
+        FinetuneError: with the syntax errors of all.
     """
     from jinja2 import TemplateSyntaxError, meta
 
@@ -74,7 +80,7 @@ def compile_templates(section: TemplateSection, *, where: str = "data") -> Templ
     parts: dict[str, Template] = {}
     columns: dict[str, frozenset[str]] = {}
     problems = []
-    for part, source in (("prompt", section.prompt), ("completion", section.completion)):
+    for part, source in sources.items():
         try:
             used = meta.find_undeclared_variables(environment.parse(source))
             parts[part] = environment.from_string(source)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.chat.encoder import ChatEncoder
-from finetune.data.rows import Example, TokenRow
+from finetune.data.chat.encoder import ChatEncoder, Encoded
+from finetune.data.rows import Example, Message, TokenRow
 from finetune.data.store import MEMORY, Lazy, Store
 from finetune.data.tokenising.encoding import WRITTEN, Encoding, Kept
 from finetune.data.tokenising.token_cache import TokenCache
@@ -114,7 +114,8 @@ class TestItem:
     """A held-out row: what is asked, as token ids, and what ought to be answered.
 
     `rows` hold prompt and answer together with the answer marked, for likelihoods: one, or the pieces of a raw text
-    that is longer than the maximum length.
+    that is longer than the maximum length, or one for each choice of an item that is answered by likelihood. `shots`
+    are the turns of other rows that stand in the prompt as examples.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -122,11 +123,23 @@ class TestItem:
     example: Example
     prompt: tuple[int, ...]
     rows: tuple[TokenRow, ...]
+    shots: tuple[Message, ...] = ()
 
     @property
     def row(self) -> TokenRow:
-        """The row, or of a raw text the first piece."""
+        """The row, or of a raw text the first piece, or of choices the first one."""
         return self.rows[0]
+
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """The turns that are asked, as text: what `prompt` says in tokens."""
+        return with_shots(self.example.context, self.shots)
+
+
+def with_shots(context: Sequence[Message], shots: Sequence[Message]) -> tuple[Message, ...]:
+    """Put example turns before a question, after its system message where it has one."""
+    first = 1 if context and context[0].role == "system" else 0
+    return (*context[:first], *shots, *context[first:])
 
 
 def held_out(rows: Iterable[Kept], encoder: ChatEncoder | None) -> Iterator[TestItem]:
@@ -138,12 +151,36 @@ def held_out(rows: Iterable[Kept], encoder: ChatEncoder | None) -> Iterator[Test
             yield TestItem(first.example, (), tuple(map(token_row, [first, *others])))
         else:
             assert encoder is not None  # noqa: S101 - conversations are encoded by one
-            yield _asked(first, first.example, encoder)
+            yield ask(first.example, first.encoded, encoder)
 
 
-def _asked(kept: Kept, example: Example, encoder: ChatEncoder) -> TestItem:
-    encoded, last = kept.encoded, kept.encoded.turns[-1]
+def ask(example: Example, encoded: Encoded, encoder: ChatEncoder, shots: Sequence[Message] = ()) -> TestItem:
+    """Make an item of a conversation that was encoded with these example turns before its question."""
+    last = encoded.turns[-1]
     marks = np.zeros_like(encoded.trained)
     marks[last.first : last.end] = True
-    prompt = encoded.input_ids[: last.first].tolist() if last.prompt_parity else encoder.prompt(example.context)
-    return TestItem(example, tuple(prompt), (TokenRow(kept.id, encoded.input_ids, marks),))
+    prompt = (
+        encoded.input_ids[: last.first].tolist()
+        if last.prompt_parity
+        else encoder.prompt(with_shots(example.context, shots))
+    )
+    return TestItem(example, tuple(prompt), (TokenRow(example.id, encoded.input_ids, marks),), tuple(shots))
+
+
+def ask_choices(
+    example: Example, encoded: Sequence[Encoded], encoder: ChatEncoder, shots: Sequence[Message] = ()
+) -> TestItem:
+    """Make an item whose answer is the likeliest of several choices, each encoded as the answer.
+
+    A row is the prompt and the choice, without the end-of-turn that the template writes after an answer: a choice is
+    marked as far as the model has to choose it.
+    """
+    prompt = ask(example, encoded[0], encoder, shots).prompt
+    rows = []
+    for one in encoded:
+        last = one.turns[-1]
+        words = one.input_ids[last.first : last.end - last.ends_with_stop]
+        marks = np.zeros(len(prompt) + len(words), dtype=np.bool_)
+        marks[len(prompt) :] = True
+        rows.append(TokenRow(example.id, np.concatenate([np.array(prompt, dtype=np.int32), words]), marks))
+    return TestItem(example, prompt, tuple(rows), tuple(shots))

@@ -12,7 +12,7 @@ import pytest
 from finetune.data import Example, Message, Origin, TestItem, TokenRow
 from finetune.errors import FinetuneError
 from finetune.evaluation.compare import TaskResult
-from finetune.evaluation.held_out import answer_records, check_scorer, draw, evaluate, longest_answer
+from finetune.evaluation.tasks import answer, answer_records, check_scorer, draw, judge, longest_answer, make_task
 from finetune.recipe import EvaluateSection
 from finetune.runtimes import Generation
 from finetune.runtimes.protocol import Progress
@@ -71,31 +71,40 @@ def result_of(
     watch: Any = None,
     **settings: Any,
 ) -> TaskResult:
-    return evaluate(
-        EvaluateSection(**settings),
+    section = EvaluateSection(**settings)
+    task = make_task(
+        section,
         items,
-        [base, tuned],
         train_references=["yes", "no", "yes"],
         labels=labels,
         raw_text=raw_text,
         stop=(3, 4),
-        decode=lambda tokens: f"decoded {list(tokens)}",
         seed=0,
-        watch=watch,
+    )
+    answers = {
+        one.name: answer(one, task, task.items, None if watch is None else watch(one.name)) for one in (base, tuned)
+    }
+    return judge(
+        task,
+        answers,
+        decode=lambda tokens: f"decoded {list(tokens)}",
+        confidence=section.confidence,
+        seed=0,
+        seconds={"base": 1.0, "tuned": 2.0},
     )
 
 
 def test_both_answer_the_same_prompts_and_are_compared() -> None:
     items = [item(number, group=f"g{number}") for number in range(12)]
     base, tuned = Contestant("base", ["no"]), Contestant("tuned", ["yes", "yes", "no"])
-    seen: list[tuple[str, int, int]] = []
-    result = result_of(items, base, tuned, watch=lambda *told: seen.append(told))
+    seen: list[tuple[str, int]] = []
+    result = result_of(items, base, tuned, watch=lambda name: lambda done: seen.append((name, done)))
     assert base.asked == tuned.asked == [([(number, 7) for number in range(12)], 4, (3, 4))]
     assert (result.scorer, result.comparison.n) == ("exact", 12)
     assert [answer.score for answer in result.contestants["tuned"]] == [1.0, 1.0, 0.0] * 4
     assert sum(answer.score for answer in result.contestants["base"]) == 0
     assert [one.group for one in result.items] == [f"g{number}" for number in range(12)]
-    assert seen == [("base", 12, 12), ("tuned", 12, 12)]
+    assert seen == [("base", 12), ("tuned", 12)]
     assert set(result.seconds) == {"base", "tuned"}
     assert result.baseline is not None
     assert result.baseline.estimate.mean == 1.0
@@ -166,7 +175,9 @@ def test_an_answer_may_be_a_quarter_longer_than_the_longest_reference(
 def test_rows_that_cannot_be_judged_are_refused() -> None:
     with pytest.raises(FinetuneError, match="there are no test rows to evaluate on"):
         check_scorer(EvaluateSection(), [], labels=None, raw_text=False, seed=0)
-    with pytest.raises(FinetuneError, match="json_fields cannot judge these rows: the reference 'yes' is no JSON"):
+    with pytest.raises(
+        FinetuneError, match="json_fields cannot judge these rows: the reference 'yes' of item 'row-1' is no JSON"
+    ):
         check_scorer(EvaluateSection(scorer="json_fields"), [item(1)], labels=None, raw_text=False, seed=0)
     assert check_scorer(EvaluateSection(), [item(1)], labels=["yes"], raw_text=False, seed=0).name == "label"
 
