@@ -65,8 +65,8 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
 
 def requests(folder: Path, name: str, text: str, shots: int, count: int) -> tuple[str, Callable[[], list[Any]]]:
     """Write a task, and return what kind of requests it has and what makes them anew."""
-    from finetune.evaluation.lm_eval_engine import own_engine, quiet
-    from finetune.evaluation.lm_eval_yaml import read_task_file
+    from finetune.evaluation.lm_eval.engine import own_engine, quiet
+    from finetune.evaluation.lm_eval.task_files import read_task_file
 
     for file, some in ((f"{name}.jsonl", rows(count, 0)), ("examples.jsonl", rows(8, 1))):
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
@@ -87,7 +87,7 @@ def sides(dtype: str, batch_size: int) -> dict[str, Any]:
     import torch
     from lm_eval.models.huggingface import HFLM
 
-    from finetune.evaluation.lm_eval_model import RuntimeLM
+    from finetune.evaluation.lm_eval.model import RuntimeLM
     from finetune.models import load_model, load_tokenizer, resolve_base
     from finetune.recipe.schema import ModelSection
     from finetune.runtimes import TransformersRuntime

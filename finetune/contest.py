@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from finetune.evaluation.compare import Answer
     from finetune.evaluation.contestants import Contestant
     from finetune.evaluation.entries import Judged
-    from finetune.evaluation.lm_eval_prepare import LmEval
+    from finetune.evaluation.lm_eval.preparing import LmEval
     from finetune.evaluation.sameness import Circumstances
     from finetune.evaluation.tasks import Task
 
@@ -44,7 +44,7 @@ def require_tasks(work: Run, *, tell: Tell) -> None:
     Raises:
         FinetuneError: no test rows, items that cannot be asked, or a scorer that does not fit them.
     """
-    from finetune.evaluation.multiple import planned_sentence
+    from finetune.evaluation.statistics.multiple import planned_sentence
 
     require_general(work)
     for task in work.tasks:
@@ -158,7 +158,7 @@ def _given(work: Run) -> Path:
 
 def _judged(work: Run, task: Task | LmEval, heard: Heard) -> Judged:
     from finetune.evaluation.entries import Judged
-    from finetune.evaluation.lm_eval_tasks import judge_lm_eval
+    from finetune.evaluation.lm_eval.tasks import judge_lm_eval
     from finetune.evaluation.tasks import Task, judge
 
     confidence, seed = work.recipe.evaluate.confidence, work.recipe.run.seed

@@ -20,7 +20,7 @@ from finetune.tracking import Figures, read_metrics
 
 if TYPE_CHECKING:
     from finetune.data.inspection import Inspection
-    from finetune.evaluation.across import Across
+    from finetune.evaluation.reporting.across import Across
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def compare_runs(*folders: str | Path) -> Across:
     Raises:
         FinetuneError: fewer than two runs, one that was not evaluated, or nothing that could be compared.
     """
-    from finetune.evaluation.across import compare_runs as compare
+    from finetune.evaluation.reporting.across import compare_runs as compare
 
     return compare(folders)
 
@@ -181,7 +181,7 @@ class LiveCurve:
         """Draw a curve, in place of the one drawn before; nothing where no line has a loss."""
         from IPython.display import SVG, display
 
-        from finetune.evaluation.plots import loss_curve
+        from finetune.evaluation.reporting.plots import loss_curve
 
         if not any("loss" in line or "eval_loss" in line for line in lines):
             return

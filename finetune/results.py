@@ -43,7 +43,7 @@ class Checked:
         return {"problems": [problem.as_dict() for problem in self.problems], "certificate": self.certificate}
 
     def _repr_html_(self) -> str:
-        from finetune.evaluation.facts import data_facts
+        from finetune.evaluation.reporting.facts import data_facts
 
         outcome = "ready to train" if self.passed else "not ready to train"
         facts = _table(("data", ""), data_facts(self.certificate)) if self.certificate else ""
@@ -169,7 +169,7 @@ class Exports:
         return all(proof["passed"] for proof in self.proofs.values())
 
     def _repr_html_(self) -> str:
-        from finetune.evaluation.facts import proof_rows
+        from finetune.evaluation.reporting.facts import proof_rows
 
         head = ("file", "verification", "mean KL (nats)", "same likeliest token", "equal greedy answers", "on disk")
         return _table(

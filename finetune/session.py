@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.evaluation import Task
-    from finetune.evaluation.lm_eval_prepare import LmEval
+    from finetune.evaluation.lm_eval.preparing import LmEval
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "gguf", "xllamacpp")
 
@@ -226,7 +226,7 @@ class Run:
         return tuple(map(self._task, self.recipe.evaluate.tasks))
 
     def _task(self, section: EvaluateTask) -> Task | LmEval:
-        from finetune.evaluation.lm_eval_prepare import prepare_lm_eval
+        from finetune.evaluation.lm_eval.preparing import prepare_lm_eval
 
         if isinstance(section, HeldOutTask):
             return self.held_out

@@ -12,10 +12,10 @@ from typing import Any
 from finetune.data.certificate import Certificate
 from finetune.errors import Problem
 from finetune.evaluation import answer_records, as_json
-from finetune.evaluation.baseline import trivial_baseline
 from finetune.evaluation.compare import Answer, Item, TaskResult, compare
-from finetune.evaluation.json_scorers import json_fields_scorer
-from finetune.evaluation.scorer import Score, right_or_wrong
+from finetune.evaluation.scoring.baseline import trivial_baseline
+from finetune.evaluation.scoring.json_scorers import json_fields_scorer
+from finetune.evaluation.scoring.scorer import Score, right_or_wrong
 from finetune.exporting.verify import Verification
 from finetune.rundir import RunFolder, create_run, write_json, write_json_lines, write_text
 from finetune.training.session import Training

@@ -1,11 +1,12 @@
 """Evaluation: contestants answer the same items, and the difference is tested."""
 
-from finetune.evaluation.across import Across, compare_runs
-from finetune.evaluation.across_page import across_html
 from finetune.evaluation.compare import TaskResult, as_json, losses, verdict_sentence, wins
-from finetune.evaluation.fragments import evaluation_fragment
-from finetune.evaluation.records import answers_name, read_records
-from finetune.evaluation.report import report_html
+from finetune.evaluation.reporting.across import Across, compare_runs
+from finetune.evaluation.reporting.across_page import across_html
+from finetune.evaluation.reporting.fragments import evaluation_fragment
+from finetune.evaluation.reporting.records import answers_name, read_records
+from finetune.evaluation.reporting.report import report_html
+from finetune.evaluation.reporting.verdicts import outcomes, run_verdict
 from finetune.evaluation.shipped import score_file
 from finetune.evaluation.tasks import (
     HELD_OUT,
@@ -18,7 +19,6 @@ from finetune.evaluation.tasks import (
     judged,
     make_task,
 )
-from finetune.evaluation.verdicts import outcomes, run_verdict
 
 __all__ = [
     "HELD_OUT",

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from finetune.errors import FinetuneError
-from finetune.evaluation.pairing import Scored, compare_scores
-from finetune.evaluation.scorers import BITS_PER_BYTE, Baseline, Scorer
-from finetune.evaluation.statistics import Comparison, Estimate, mean_interval
+from finetune.evaluation.scoring.scorers import BITS_PER_BYTE, Baseline, Scorer
+from finetune.evaluation.scoring.words import repetitive
+from finetune.evaluation.statistics.paired import Comparison, Estimate, mean_interval
+from finetune.evaluation.statistics.pairing import Scored, compare_scores
 from finetune.evaluation.wording import comparison_words, decimals, unseen_words, with_interval
-from finetune.evaluation.words import repetitive
 
 BASE = "base"
 TUNED = "tuned"

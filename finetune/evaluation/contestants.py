@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from finetune.data import ChatEncoder, TestItem
 from finetune.evaluation.compare import Answer
 from finetune.evaluation.cost import Cost, endpoint_cost, measure_cost, prompt_of
-from finetune.evaluation.lm_eval_prepare import LmEval
-from finetune.evaluation.lm_eval_tasks import answer_lm_eval
+from finetune.evaluation.lm_eval.preparing import LmEval
+from finetune.evaluation.lm_eval.tasks import answer_lm_eval
 from finetune.evaluation.sameness import Circumstances, circumstances_of
 from finetune.evaluation.tasks import Task, answer, asked_hash, judged
 from finetune.hardware import Machine

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.data import Example, TestItem
-from finetune.evaluation.calibration import calibration
 from finetune.evaluation.compare import BASE, Answer, TaskResult, as_json, clusters_of, regressions
 from finetune.evaluation.leaks import find_leaks, judge_leaks
-from finetune.evaluation.multiple import holm, planned_mde
-from finetune.evaluation.pairing import Scored
-from finetune.evaluation.scorer import Scorer
-from finetune.evaluation.slices import slices
+from finetune.evaluation.scoring.scorer import Scorer
+from finetune.evaluation.statistics.calibration import calibration
+from finetune.evaluation.statistics.multiple import holm, planned_mde
+from finetune.evaluation.statistics.pairing import Scored
+from finetune.evaluation.statistics.slices import slices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,10 +25,10 @@ from finetune.evaluation.general_items import (
     read_questions,
     read_texts,
 )
-from finetune.evaluation.likelihood import judge_choices
-from finetune.evaluation.multiple import Keeping, NonInferiority, non_inferiority
-from finetune.evaluation.statistics import Comparison, paired_comparison
-from finetune.evaluation.text_measures import bits_per_byte
+from finetune.evaluation.scoring.likelihood import judge_choices
+from finetune.evaluation.scoring.text_measures import bits_per_byte
+from finetune.evaluation.statistics.multiple import Keeping, NonInferiority, non_inferiority
+from finetune.evaluation.statistics.paired import Comparison, paired_comparison
 from finetune.evaluation.wording import decimals, percent, with_interval
 from finetune.recipe.forgetting import ForgettingSection
 from finetune.runtimes import Runtime

@@ -20,9 +20,9 @@ import numpy as np
 
 from finetune.data import Message, TestItem
 from finetune.evaluation.compare import BASE, Answer, TaskResult, clusters_of
-from finetune.evaluation.statistics import Comparison, paired_comparison
+from finetune.evaluation.scoring.words import collapse
+from finetune.evaluation.statistics.paired import Comparison, paired_comparison
 from finetune.evaluation.wording import decimals, p_words, percent, with_interval
-from finetune.evaluation.words import collapse
 from finetune.recipe.judging import JudgeSection
 from finetune.runtimes import Generation
 

@@ -13,7 +13,7 @@ from typing import Any
 from finetune.data import Example, TestItem
 from finetune.evaluation.compare import BASE, TaskResult, as_json, compare
 from finetune.evaluation.overlaps import Kind, Match, matches
-from finetune.evaluation.scorers import Scorer
+from finetune.evaluation.scoring.scorers import Scorer
 from finetune.evaluation.wording import decimals, with_interval
 
 _WORDS: Mapping[Kind, str] = {

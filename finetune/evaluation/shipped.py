@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from finetune.evaluation.compare import TUNED, clusters_of
-from finetune.evaluation.pairing import Scored, compare_scores
+from finetune.evaluation.statistics.pairing import Scored, compare_scores
 from finetune.evaluation.tasks import Task, answer, draw
 from finetune.evaluation.wording import decimals, with_interval
 from finetune.runtimes import Runtime

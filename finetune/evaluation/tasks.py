@@ -14,9 +14,9 @@ import numpy as np
 from finetune.data import TestItem
 from finetune.data.item_choices import CHOICES, GOLD
 from finetune.evaluation.compare import Answer, Item, TaskResult, clusters_of, compare
-from finetune.evaluation.likelihood import continuations, judge_item
-from finetune.evaluation.scorer import Score
-from finetune.evaluation.scorers import Baseline, Scorer, choose_scorer, trivial_baseline
+from finetune.evaluation.scoring.likelihood import continuations, judge_item
+from finetune.evaluation.scoring.scorer import Score
+from finetune.evaluation.scoring.scorers import Baseline, Scorer, choose_scorer, trivial_baseline
 from finetune.recipe.schema import EvaluateSection
 from finetune.recipe.tasks import HELD_OUT as HELD_OUT
 from finetune.runtimes import Generation, Runtime

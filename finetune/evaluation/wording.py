@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from finetune.evaluation.statistics import Comparison
+    from finetune.evaluation.statistics.paired import Comparison
 
 
 def decimals(interval: tuple[float, float], least: int = 2) -> int:

@@ -22,7 +22,7 @@ from finetune.evaluation.compare import (
     verdict_sentence,
     wins,
 )
-from finetune.evaluation.scorers import Baseline, Scorer, bits_per_byte_scorer, exact_scorer, json_fields_scorer
+from finetune.evaluation.scoring.scorers import Baseline, Scorer, bits_per_byte_scorer, exact_scorer, json_fields_scorer
 
 
 def make_items(n: int, groups: int | None = None) -> list[Item]:

@@ -16,7 +16,7 @@ from finetune.data.rows import Example, Origin
 from finetune.errors import FinetuneError
 from finetune.evaluation.compare import Answer, Item, TaskResult, compare
 from finetune.evaluation.judging import Judgement, cohen_kappa, judge_answers, questions_of, read_verdict
-from finetune.evaluation.scorers import bits_per_byte_scorer, exact_scorer
+from finetune.evaluation.scoring.scorers import bits_per_byte_scorer, exact_scorer
 from finetune.recipe.judging import JudgeSection
 from finetune.runtimes import EndpointRuntime
 from tests.chat_server import Asked, ChatServer, Told, said

@@ -18,7 +18,7 @@ from finetune.data import Example, Message, Origin, TestItem, read_corpus
 from finetune.data.store import Store
 from finetune.evaluation.compare import Answer, Item, TaskResult, compare
 from finetune.evaluation.leaks import Leaks, Overlap, find_leaks, judge_leaks
-from finetune.evaluation.text_scorers import exact_scorer
+from finetune.evaluation.scoring.text_scorers import exact_scorer
 from finetune.recipe import recipe_from_dict
 from tests.check_rows import asked, numbered, prose, raw
 

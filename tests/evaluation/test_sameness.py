@@ -12,7 +12,7 @@ import pytest
 from finetune.errors import FinetuneError
 from finetune.evaluation.compare import Answer, Item, TaskResult, compare
 from finetune.evaluation.sameness import Circumstances, circumstances_of, sameness, tokenizer_hash
-from finetune.evaluation.text_scorers import exact_scorer
+from finetune.evaluation.scoring.text_scorers import exact_scorer
 from finetune.runtimes import TransformersRuntime
 from tests.tiny import tiny_model, tiny_tokenizer
 

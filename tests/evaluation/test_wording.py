@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.evaluation.statistics import paired_comparison
+from finetune.evaluation.statistics.paired import paired_comparison
 from finetune.evaluation.wording import (
     comparison_words,
     decimals,

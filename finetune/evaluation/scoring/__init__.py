@@ -1,0 +1,1 @@
+"""What counts as right: scorers, and what they read, run and compare."""

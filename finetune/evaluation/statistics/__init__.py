@@ -1,0 +1,1 @@
+"""What may be concluded: paired tests, intervals, corrections, calibration, slices."""
