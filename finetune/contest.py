@@ -16,7 +16,7 @@ from finetune import results
 from finetune.entrants import Entrant, entrants_of
 from finetune.keeping import forgetting_of, general_files, require_general
 from finetune.results import Evaluation
-from finetune.rundir import write_json
+from finetune.rundir import write_json, write_json_lines
 from finetune.session import Run, versions
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def hold(work: Run, *, tell: Tell, quiet: bool) -> Evaluation:
     judged = [_judged(work, task, heard[task.name]) for task in tasks]
     found = entries(judged, work.data.train_examples, columns=section.slices, confidence=section.confidence, seed=seed)
     for one, entry in zip(judged, found, strict=True):
-        entry["judge"] = _judge(work, one)
+        entry["judge"] = _judge(work, one, tell)
     evaluation = Evaluation(
         tasks=tuple(found),
         forgetting=_forgetting(work, entrants),
@@ -207,8 +207,8 @@ def _forgetting(work: Run, entrants: Sequence[Entrant]) -> dict[str, Any]:
     return found
 
 
-def _judge(work: Run, one: Judged) -> dict[str, Any] | None:
-    """Let the recipe's judge compare the answers to a task, where there is one and it can."""
+def _judge(work: Run, one: Judged, tell: Tell) -> dict[str, Any] | None:
+    """Let the recipe's judge compare the answers to a task, where there is one; keep what it said of each item."""
     from finetune.evaluation.judging import judge_answers, questions_of
     from finetune.runtimes import EndpointRuntime
 
@@ -225,6 +225,10 @@ def _judge(work: Run, one: Judged) -> dict[str, Any] | None:
             confidence=work.recipe.evaluate.confidence,
             seed=work.recipe.run.seed,
         )
+    said = [record for judgement in found.values() for record in judgement.records()]
+    write_json_lines(work.folder.evaluation / quote(f"judge-{one.result.task}.jsonl", safe=" "), said)
+    for judgement in found.values():
+        tell(f"evaluate {one.result.task}: {judgement.sentence}")
     return {name: judgement.as_json() for name, judgement in found.items()}
 
 

@@ -17,7 +17,7 @@ from finetune.errors import FinetuneError
 from finetune.recipe import Recipe, recipe_from_dict
 from finetune.results import Evaluation
 from finetune.session import Run
-from tests.chat_server import ChatServer, said
+from tests.chat_server import Asked, ChatServer, Told, said
 from tests.small_runs import SmallRun, hashes, lines, sentence, small_recipe, write_lines
 
 # The untrained model takes the first for a little likelier; the trained one says nothing but the second
@@ -44,6 +44,15 @@ def chosen(folder: Path) -> Path:
     return write_lines(folder / "chosen.jsonl", rows)
 
 
+def answer(asked: Asked) -> Told:
+    """Say `returns` to a question; as a judge, prefer whatever stands first."""
+    return said("Both will do.\nVerdict: A" if is_judged(asked) else "returns")
+
+
+def is_judged(asked: Asked) -> bool:
+    return str(asked.body["messages"][0]["content"]).startswith("You compare two answers")
+
+
 def recipe_with(run: SmallRun, runs: Path, **evaluate: Any) -> Recipe:
     values = yaml.safe_load((run.folder / "recipe.yaml").read_text("utf-8"))
     values["evaluate"] = {"require": "nothing", "cost": values["evaluate"]["cost"], **evaluate}
@@ -59,10 +68,11 @@ def contest(
     """An evaluation with everything in it, and what was told meanwhile."""
     folder = tmp_path_factory.mktemp("contest")
     told: list[str] = []
-    with pytest.MonkeyPatch.context() as patch, ChatServer(lambda asked: said("returns")) as server:
+    with pytest.MonkeyPatch.context() as patch, ChatServer(answer) as server:
         patch.setenv(KEY, "sk-secret")
         evaluate = {
             "slices": ["team"],
+            "judge": {"url": server.url, "model": "j-1"},
             "tasks": [
                 {"kind": "held-out"},
                 {"kind": "data", "name": "planted", "test": str(plant(folder, corpus)), "shots": 0},
@@ -95,7 +105,7 @@ def test_everyone_answers_what_they_can(contest: tuple[Run, Evaluation, list[str
     assert set(found.cost) == {"base", *everyone}
     assert len(lines(work.folder.evaluation / "answers-planted.jsonl")) == 24
     # 29 questions, and the requests whose time was taken are asked anew
-    assert len(server.asked) == 5 + 24 + 3
+    assert sum(not is_judged(asked) for asked in server.asked) == 5 + 24 + 3
     assert found.sameness is not None
     assert set(found.sameness["prompts"]) == {"base", *everyone}
 
@@ -109,6 +119,21 @@ def test_an_endpoint_is_billed_and_its_key_stays_out(
     assert server.asked[0].headers["Authorization"] == "Bearer sk-secret"
     leaky = [path for path in work.folder.path.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]
     assert leaky == []
+
+
+def test_a_judge_that_always_takes_the_first_prefers_nobody(
+    contest: tuple[Run, Evaluation, list[str], ChatServer],
+) -> None:
+    work, found, told, server = contest
+    judgement = found.tasks[1]["judge"]["tuned"]
+    assert (judgement["first_place"], judgement["agreement"], judgement["difference"]) == (1.0, 0.0, 0.0)
+    assert found.tasks[2]["judge"] == {}
+    said_of = lines(work.folder.evaluation / "judge-planted.jsonl")
+    asked = sum(one["asked"] for one in said_of)
+    assert len(said_of) == 24
+    assert any(line.startswith("evaluate planted: The judge j-1 shows no detectable preference") for line in told)
+    assert ">Judge<" in (work.folder.path / "report.html").read_text(encoding="utf-8")
+    assert sum(map(is_judged, server.asked)) >= 2 * asked > 0
 
 
 def test_a_planted_tie_is_told(contest: tuple[Run, Evaluation, list[str], ChatServer]) -> None:

@@ -16,7 +16,7 @@ SHARED = Path(os.environ.get("FINETUNE_SHARED", ROOT.parent / "shared")) / "data
 
 
 def test_there_are_recipes() -> None:
-    assert [path.stem for path in RECIPES] == ["banking77", "pubmedqa", "quickstart"]
+    assert [path.stem for path in RECIPES] == ["banking77", "pubmedqa", "quickstart", "verdict"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

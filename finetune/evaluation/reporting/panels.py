@@ -56,8 +56,8 @@ class Panel:
 
 
 def task_panels(task: Mapping[str, Any]) -> list[Panel]:
-    """Return slices, calibration and leaks of a task (an entry of `tasks`), as far as they are known."""
-    found = (_slices(task), _calibration(task), _leak(task), _clean(task))
+    """Return slices, calibration, judgements and leaks of a task (an entry of `tasks`), as far as they are known."""
+    found = (_slices(task), _calibration(task), _judge(task), _leak(task), _clean(task))
     return [panel for panel in found if panel is not None]
 
 
@@ -69,6 +69,29 @@ def run_panels(results: Mapping[str, Any]) -> list[Panel]:
         _sameness(results.get("sameness")),
     )
     return [panel for panel in found if panel is not None]
+
+
+def _judge(task: Mapping[str, Any]) -> Panel | None:
+    judgements = task.get("judge")
+    if not judgements:
+        return None
+    return Panel(
+        title="Judge",
+        notes=(
+            "A language model compared the answers with those of base, each pair in both orders. It is an opinion "
+            "beside the score, worth what its agreement with itself and with the scorer says.",
+        ),
+        head=("contestant", "what the judge's words allow to conclude", "pairs", "agrees with itself"),
+        rows=tuple(
+            (name, str(one["sentence"]), f"{one['n']:,} of {one['drawn']:,}", _share(one["agreement"]))
+            for name, one in judgements.items()
+        ),
+        words=2,
+    )
+
+
+def _share(share: float | None) -> str:
+    return "nobody was asked" if share is None else percent(share)
 
 
 def _slices(task: Mapping[str, Any]) -> Panel | None:
