@@ -22,7 +22,7 @@ from finetune.recipe import ModelSection
 from finetune.recipe.contestants import Contestant as ContestantSection
 from finetune.recipe.contestants import EndpointContestant, GgufContestant, ModelContestant
 from finetune.rundir import file_hash
-from finetune.runtimes import EndpointRuntime, LlamaCppRuntime, Runtime, TransformersRuntime
+from finetune.runtimes import EndpointRuntime, LlamaCppRuntime, Runtime
 from finetune.session import Run, versions
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def _model(work: Run, section: ModelContestant, where: str) -> Entrant:
     @contextmanager
     def opened() -> Iterator[Contestant]:
         from finetune.evaluation.contestants import Local
+        from finetune.runtimes import TransformersRuntime
 
         tokenizer, _ = load_tokenizer(base, conversations=True)
         model = load_model(base, dtype=resolve_dtype(said.dtype, work.machine), device=work.machine.device)
@@ -137,6 +138,8 @@ def _folder(work: Run, name: str, path: Path, where: str) -> Entrant:
 
     @contextmanager
     def opened() -> Iterator[Contestant]:
+        from finetune.runtimes import TransformersRuntime
+
         model = work.load_folder(path)
         yield _own(work, TransformersRuntime(model.eval(), work.tokenizer, name=name))
         del model

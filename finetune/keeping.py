@@ -11,7 +11,6 @@ from finetune.data.chat.encoder import ChatEncoder, encode_text
 from finetune.models.base import context_length
 from finetune.recipe.forgetting import ForgettingSection
 from finetune.rundir import file_hash
-from finetune.runtimes import TransformersRuntime
 from finetune.session import Run
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def forgetting_watch(work: Run, model: Any) -> Callable[[], float] | None:
     if work.recipe.train.max_forgetting is None:
         return None
     from finetune.evaluation.forgetting import text_rise
+    from finetune.runtimes import TransformersRuntime
 
     runtime = TransformersRuntime(model, work.tokenizer, name="tuned")
     return text_rise(work.recipe.evaluate.forgetting, runtime, work.tokenizer, context_length=context_length(work.base))

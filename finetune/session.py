@@ -43,7 +43,6 @@ from finetune.recipe import (
 )
 from finetune.recipe.tasks import DataTask, EvaluateTask, HeldOutTask, LmEvalTask
 from finetune.rundir import RunFolder, create_run, file_hash, open_run, write_json, write_json_lines
-from finetune.runtimes import TransformersRuntime
 from finetune.tracking import read_metrics
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
 
     from finetune.evaluation import Task
     from finetune.evaluation.lm_eval.preparing import LmEval
+    from finetune.runtimes import TransformersRuntime
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "gguf", "xllamacpp")
 
@@ -321,10 +321,14 @@ class Run:
 
     def tuned(self) -> TransformersRuntime:
         """Return the trained model as a contestant."""
+        from finetune.runtimes import TransformersRuntime
+
         return TransformersRuntime(self.model(), self.tokenizer, name="tuned")
 
     def untuned(self) -> TransformersRuntime:
         """Return the base as a contestant: the same weights with the adapter off, or with `full` the base anew."""
+        from finetune.runtimes import TransformersRuntime
+
         if isinstance(self.recipe.method, FullMethod):
             model = load_model(
                 self.base, dtype=resolve_dtype(self.recipe.model.dtype, self.machine), device=self.machine.device

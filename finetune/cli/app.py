@@ -87,7 +87,7 @@ def run(recipe: RecipeFile, set_: Overrides = None, as_json: Json = False, quiet
     from finetune import pipeline
 
     result = pipeline.run(_ready(recipe, set_), tell=teller(quiet), quiet=quiet_output(quiet))
-    lines = [task["sentence"] for task in result.evaluation.tasks]
+    lines = result.evaluation.sentences
     proofs = sorted(result.exports.proofs.values(), key=lambda proof: not proof["passed"])
     lines += [output.proof_text(proof) for proof in proofs]
     show(result.as_dict(), as_json=as_json, text="\n".join([*lines, f"report: {result.report}"]))
@@ -113,7 +113,7 @@ def evaluate(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> int:
     work = _opened(run)
     found = pipeline.evaluate(work, tell=teller(quiet), quiet=quiet_output(quiet))
     pipeline.report(work)
-    show(found.as_dict(), as_json=as_json, text="\n".join(task["sentence"] for task in found.tasks))
+    show(found.as_dict(), as_json=as_json, text="\n".join(found.sentences))
     return DONE if found.meets(work.recipe.evaluate.require) else NOT_PASSED
 
 

@@ -199,7 +199,8 @@ def test_mask_holds_for_any_conversation(name: str) -> None:
     seen: Counter[str] = Counter()
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(TEXTS, min_size=4, max_size=4))
+    # `zu` marks what nobody learns
+    @given(st.lists(TEXTS.filter(lambda text: "zu" not in text), min_size=4, max_size=4))
     def check(texts: list[str]) -> None:
         texts = [f"zu{texts[0]}zu", f"qa{texts[1]}qa", f"zu{texts[2]}zu", f"qa{texts[3]}qa"]
         texts = [unicodedata.normalize("NFC", text) for text in texts]  # as qwen2.5's tokenizer does
