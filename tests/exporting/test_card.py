@@ -111,7 +111,7 @@ def test_a_whole_evaluation_is_told_in_tables(tmp_path: Path) -> None:
     text = text_of(card)
     for sentence in (
         "Better on held-out, but forgets. Tuned is better than base on held-out",
-        "Corrected for 2 tasks (Holm), p < 0.001: better. Tuned lost what its base could do",
+        "Corrected for 2 tasks (Holm), p < 0.001: better.",
         "No detectable difference on capitals. No detectable difference",
         "Forgets what its base could do. Tuned lost",
         "Test items of held-out stand in the training rows. 2 of 120",

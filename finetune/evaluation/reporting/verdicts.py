@@ -79,8 +79,7 @@ def outcome(task: Mapping[str, Any], forgetting: Mapping[str, Any] | None, *, na
     """
     verdict = run_verdict(task, forgetting)
     headline = HEADLINES[verdict].replace("{}", f" on {task['task']}" if named else "")
-    price = f" {forgetting['sentence']}" if forgetting and verdict == BETTER_BUT_FORGETS else ""
-    return Outcome(verdict, TONES.get(verdict, "neutral"), headline, f"{holm_sentence(task)}{price}")
+    return Outcome(verdict, TONES.get(verdict, "neutral"), headline, holm_sentence(task))
 
 
 def holm_sentence(task: Mapping[str, Any]) -> str:

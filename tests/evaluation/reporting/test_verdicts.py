@@ -45,7 +45,9 @@ def test_better_that_forgets_is_another_verdict() -> None:
     assert run_verdict(STANDS, lost) == "better but forgets"
     found = outcome(STANDS, lost, named=True)
     assert (found.verdict, found.tone, found.headline) == ("better but forgets", "mixed", "Better on t, but forgets")
-    assert found.text.endswith(" better. Tuned lost what its base could do: 20 points on general questions.")
+    # What was lost is told once, on its own
+    assert found.text == holm_sentence(STANDS)
+    assert [one.verdict for one in outcomes([STANDS], lost)] == ["better but forgets", "forgets"]
     assert run_verdict(BY_CHANCE, lost) == "no detectable difference"
     assert run_verdict(STANDS, forgetting()) == run_verdict(STANDS, None) == "better"
 
