@@ -342,7 +342,8 @@ def test_better_is_proven(tiny_base: Path, tmp_path: Path) -> None:
         many,
         tmp_path / "runs",
         data={"split": {"test": 0.2}},
-        evaluate={"require": "better"},
+        # So small a model of random weights knows nothing of general matters that it could keep
+        evaluate={"require": "better", "forgetting": {"margin": 20.0, "questions_margin": 0.9}},
         train={"steps": 24, "learning_rate": 0.01, "eval_every": 12},
         method=METHODS["full"],
     )
